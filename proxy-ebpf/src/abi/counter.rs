@@ -1,0 +1,59 @@
+//! Counters: one numbered list of everything that the programs count. Numbers are never reused.
+
+macro_rules! counters {
+    ($($(#[$meta:meta])* $variant:ident = $n:literal, $name:literal, $drop:literal;)+) => {
+        /// Index into the per-CPU counter array.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Counter { $($(#[$meta])* $variant = $n),+ }
+
+        impl Counter {
+            /// All counters, in order of their numbers.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant),+];
+
+            /// Stable name, used in `status`, metrics and docs.
+            pub const fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name),+ }
+            }
+
+            /// Whether it counts packets or connects that Portico refused or dropped.
+            pub const fn is_drop(self) -> bool {
+                match self { $(Counter::$variant => $drop),+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// connect() to a VIP that was given a backend.
+    SockConnect = 0, "sock_connect", false;
+    /// Datagram to a VIP from an unconnected socket.
+    SockSendmsg = 1, "sock_sendmsg", false;
+    /// connect() or sendmsg() to a VIP without backends: ECONNREFUSED.
+    SockNoBackend = 2, "sock_no_backend", true;
+    /// New flow of a published port, served by a task of this node.
+    FlowLocal = 3, "flow_local", false;
+    /// New flow of a published port, sent to a task of another node.
+    FlowRemote = 4, "flow_remote", false;
+    /// New flow that arrived through the tunnel for a task of this node.
+    FlowTunnel = 5, "flow_tunnel", false;
+    /// Published port without backends: RST or ICMP port unreachable.
+    PublishedNoBackend = 6, "published_no_backend", true;
+    /// The flow's backend is gone: RST, so that the client reconnects.
+    FlowBackendGone = 7, "flow_backend_gone", true;
+    /// Tunnelled packet for a task that this node does not have.
+    TunnelUnknownTask = 8, "tunnel_unknown_task", true;
+    /// Tunnelled reply for a flow that this node does not know.
+    TunnelUnknownFlow = 9, "tunnel_unknown_flow", true;
+    /// The frame could not be rewritten (too short, write failed).
+    Malformed = 10, "malformed", true;
+    /// A slot named a backend that does not exist.
+    SlotWithoutBackend = 11, "slot_without_backend", true;
+    /// MSS option lowered for a tunnelled flow.
+    MssClamped = 12, "mss_clamped", false;
+    /// Tunnelled packet that is no IPv4 TCP or UDP.
+    TunnelNotOurs = 13, "tunnel_not_ours", true;
+}
+
+/// Entries of the counter array; room for later numbers.
+pub const COUNTERS_MAX: u32 = 64;

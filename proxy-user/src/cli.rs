@@ -1,0 +1,87 @@
+//! The command line: one file per verb, and the exit codes that are a contract.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the kernel or the machine lacks something.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod doctor;
+pub mod node;
+pub mod proxy;
+pub mod run;
+pub mod service;
+pub mod status;
+
+/// The front door of a Docker Swarm: eBPF data plane and L7 proxy.
+#[derive(Parser)]
+#[command(name = "portico", version, about, long_about = None, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Node agent: programs the kernel of this node from a provider (root, one per node)
+    Node(node::Args),
+    /// L7 proxy with the reconfigure API (no privileges)
+    Proxy(proxy::Args),
+    /// Node agent and proxy in one process, for one machine
+    Run(run::Args),
+    /// What the agent of this node does
+    Status(status::Args),
+    /// Services that the agent of this node knows
+    Service(service::Args),
+    /// What this machine offers and what Portico will do with it
+    Doctor(doctor::Args),
+}
+
+/// Why a verb did not succeed; decides the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Exit {
+    /// Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Exit code 2: the command line or a file is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit code 3: the kernel or the machine lacks something.
+    #[error("{what}\n  how to get it: {how}")]
+    Lacks {
+        /// What is missing.
+        what: String,
+        /// What the operator can do about it.
+        how: String,
+    },
+}
+
+impl Exit {
+    /// The process exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Exit::Failed(_) => 1,
+            Exit::Usage(_) => 2,
+            Exit::Lacks { .. } => 3,
+        }
+    }
+}
+
+/// Parses the arguments, runs the verb, prints its error.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Node(args) => node::run(args),
+        Verb::Proxy(args) => proxy::run(args),
+        Verb::Run(args) => run::run(args),
+        Verb::Status(args) => status::run(args),
+        Verb::Service(args) => service::run(args),
+        Verb::Doctor(args) => doctor::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            eprintln!("portico: {exit}");
+            ExitCode::from(exit.code())
+        }
+    }
+}

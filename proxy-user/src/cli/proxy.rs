@@ -1,0 +1,11 @@
+//! `portico proxy`.
+use super::Exit;
+
+/// Flags of `portico proxy`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the verb.
+pub fn run(_args: Args) -> Result<(), Exit> {
+    Err(Exit::Failed("not built yet".into()))
+}

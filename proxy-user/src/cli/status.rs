@@ -1,0 +1,11 @@
+//! `portico status`.
+use super::Exit;
+
+/// Flags of `portico status`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the verb.
+pub fn run(_args: Args) -> Result<(), Exit> {
+    Err(Exit::Failed("not built yet".into()))
+}

@@ -1,0 +1,17 @@
+//! Portico's user space, in the order in which data flows through it.
+//!
+//! Node agent: [`providers`] read what services exist, [`model`]'s `Writer` validates them into three tables,
+//! [`reconcile`] plans and applies the difference to the kernel, and [`kernel`] is the only module that makes
+//! system calls for BPF, netlink and namespaces. [`daemon`] wires them. Only status flows back.
+//!
+//! L7 proxy: [`l7`] has the API, the route snapshot and the request path.
+//!
+//! [`cli`] has one file per verb.
+
+pub mod cli;
+pub mod daemon;
+pub mod kernel;
+pub mod l7;
+pub mod model;
+pub mod providers;
+pub mod reconcile;

@@ -1,0 +1,4 @@
+//! The `portico` binary: parses the command line and calls one function per verb.
+fn main() -> std::process::ExitCode {
+    proxy_user::cli::main()
+}

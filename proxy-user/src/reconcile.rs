@@ -1,0 +1,2 @@
+//! Tables -> plan -> kernel.
+pub mod datapath;
