@@ -109,30 +109,29 @@ pub struct Mss {
 /// Finds the MSS option (kind 2, RFC 9293 section 3.7.1) of a SYN when it exceeds `max`.
 ///
 /// Options are at most 40 bytes, and each but NOP takes 2 or more, so 40 steps see every legal list; a lying
-/// length ends the search.
+/// length ends the search. The position is masked to 6 bits although the checks bound it already: the verifier
+/// then sees the same range after every step and walks the loop once, not once per combination of options.
 #[inline(always)]
 pub fn find_mss<B: Bytes>(frame: &B, packet: &Packet, max: u32) -> Option<Mss> {
     let doff: [u8; 1] = frame.load(packet.l4 + 12)?;
-    let end = packet.l4 + usize::from(doff[0] >> 4) * 4;
-    let mut at = packet.l4 + 20;
+    let len = (usize::from(doff[0] >> 4) * 4).saturating_sub(20);
+    let mut at = 0usize;
     for _ in 0..40 {
-        if at + 4 > end {
+        if at + 4 > len {
             return None;
         }
-        let option: [u8; 4] = frame.load(at)?;
-        match option[0] {
+        let option: [u8; 4] = frame.load(packet.l4 + 20 + at)?;
+        let step = match option[0] {
             0 => return None,
-            1 => at += 1,
+            1 => 1,
             2 if option[1] == 4 => {
                 let value = u16::from_be_bytes([option[2], option[3]]);
-                return (u32::from(value) > max).then_some(Mss {
-                    offset: at + 2,
-                    value,
-                });
+                return (u32::from(value) > max).then_some(Mss { offset: packet.l4 + 22 + at, value });
             }
-            _ if option[1] < 2 => return None,
-            _ => at += usize::from(option[1]),
-        }
+            _ if option[1] < 2 || usize::from(option[1]) > len => return None,
+            _ => usize::from(option[1]),
+        };
+        at = (at + step) & 0x3f;
     }
     None
 }
