@@ -53,9 +53,9 @@ pub fn cgroup(
         target: name.into(),
         source,
     };
-    // bpf_link attachments to a cgroup are always of the "multi" kind, whatever this says.
+    // A bpf_link on a cgroup is always of the "multi" kind and takes no flag that says so.
     let link = program
-        .attach(cgroup.as_fd(), CgroupAttachMode::AllowMultiple)
+        .attach(cgroup.as_fd(), CgroupAttachMode::Single)
         .map_err(|e| error(Box::new(e)))?;
     let link = program.take_link(link).map_err(|e| error(Box::new(e)))?;
     let link: FdLink = link.try_into().map_err(|e| error(Box::new(e)))?;
