@@ -1,7 +1,7 @@
 //! Attaching programs through pinned links, so that they stay when the agent goes.
 //!
 //! A link is pinned under a name that says what it is attached to. One that is there and runs the program wanted
-//! is left alone. Another program is attached beside it and pinned as `NAME.new`, then takes the name: at every
+//! is left alone. Another program is attached beside it and pinned as `new-NAME`, then takes the name: at every
 //! moment at least one of the two is attached, and two at once do no harm (the second sees addresses that the
 //! first has translated already).
 
@@ -35,8 +35,8 @@ pub enum AttachError {
     },
 }
 
-/// Suffix of a link that has not taken its name yet.
-const NEW: &str = ".new";
+/// Prefix of a link that has not taken its name yet. (bpffs refuses names with a dot.)
+const NEW: &str = "new-";
 
 /// Attaches a socket hook to a cgroup; true when something changed.
 pub fn cgroup(
@@ -108,7 +108,7 @@ pub fn names(links: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(links)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(NEW) {
+        if name.starts_with(NEW) {
             detach(links, &name)?;
         } else {
             names.push(name);
@@ -139,7 +139,7 @@ fn pin(links: &Path, name: &str, link: FdLink) -> Result<(), AttachError> {
         name: name.into(),
         source,
     };
-    let new = format!("{name}{NEW}");
+    let new = format!("{NEW}{name}");
     detach(links, &new).map_err(error)?;
     link.pin(links.join(&new))
         .map_err(|e| error(io::Error::other(e)))?;

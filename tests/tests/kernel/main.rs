@@ -2,6 +2,7 @@
 //! a network namespace that the test makes. Needs root; without it each test says that it was skipped.
 
 mod programs;
+mod restart;
 mod sock;
 mod support;
 mod task;
