@@ -22,6 +22,8 @@ pub mod sock;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use action::{Action, Nat, Out};
 pub use maps::Maps;

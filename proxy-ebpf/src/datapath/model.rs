@@ -17,7 +17,7 @@ pub struct World {
     pub counters: RefCell<HashMap<Counter, u64>>,
     pub flows: RefCell<HashMap<FlowKey, Flow>>,
     pub socks: RefCell<HashMap<SockKey, SockPeer>>,
-    next: RefCell<HashMap<u32, u32>>,
+    pub next: RefCell<HashMap<u32, u32>>,
 }
 
 impl World {

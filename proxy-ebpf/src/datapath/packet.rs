@@ -85,7 +85,8 @@ pub fn parse<B: Bytes>(frame: &B) -> Option<Packet> {
         PROTO_UDP => 0,
         _ => return None,
     };
-    let ports: [u8; 4] = frame.load(l4)?;
+    // Eight bytes are the whole UDP header: what is translated later is there.
+    let ports: [u8; 8] = frame.load(l4)?;
     Some(Packet {
         src_be: u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]),
         dst_be: u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]),
@@ -126,7 +127,10 @@ pub fn find_mss<B: Bytes>(frame: &B, packet: &Packet, max: u32) -> Option<Mss> {
             1 => 1,
             2 if option[1] == 4 => {
                 let value = u16::from_be_bytes([option[2], option[3]]);
-                return (u32::from(value) > max).then_some(Mss { offset: packet.l4 + 22 + at, value });
+                return (u32::from(value) > max).then_some(Mss {
+                    offset: packet.l4 + 22 + at,
+                    value,
+                });
             }
             _ if option[1] < 2 || usize::from(option[1]) > len => return None,
             _ => usize::from(option[1]),
