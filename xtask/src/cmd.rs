@@ -144,7 +144,10 @@ pub fn again_as_root(args: &[&str]) -> Result<u8> {
     let mut command = host("sudo");
     command.arg("env");
     command.arg(format!("CARGO_TARGET_DIR={}", crate::paths::target().display()));
-    command.arg(this).args(args);
+    command
+        .arg(format!("{}=1", crate::lab::PREPARED))
+        .arg(this)
+        .args(args);
     let status = command.status().context("cannot start sudo")?;
     Ok(status
         .code()

@@ -95,10 +95,8 @@ pub fn run(verb: &Verb) -> Result<u8> {
         build::binaries()?;
     }
     if !cmd::is_root() {
-        let args: Vec<String> = std::env::args().skip(1).collect();
-        let mut words: Vec<&str> = vec![];
-        words.extend(args.iter().map(String::as_str));
-        return cmd::again_as_root(&words);
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        return cmd::again_as_root(&words.iter().map(String::as_str).collect::<Vec<_>>());
     }
     signals::install();
     match verb {
@@ -125,6 +123,7 @@ pub fn run(verb: &Verb) -> Result<u8> {
 pub const PREPARED: &str = "PORTICO_XTASK_PREPARED";
 
 fn up_or_clean(engine: Engine, no_agent: bool) -> Result<()> {
+    refuse_second()?;
     let built = Lab::up(engine, no_agent).and_then(|mut lab| {
         for network in spec::NETWORKS {
             lab.create_network(network)?;
@@ -146,14 +145,24 @@ fn up_or_clean(engine: Engine, no_agent: bool) -> Result<()> {
     });
     if let Err(error) = built {
         step("failed; removing what was made (logs are lost, run again with `demo --keep` to look at them)");
-        signals::clear();
-        down::down(None)?;
+        signals::uninterrupted(|| down::down(None))?;
         return Err(error);
     }
     step(format!(
         "the {} lab is up; try: cargo xtask lab exec client -- curl -i node-1/demo/hello",
         engine.name()
     ));
+    Ok(())
+}
+
+/// There is one lab at a time: both kinds have the same names and addresses.
+pub fn refuse_second() -> Result<()> {
+    if let Some(standing) = State::load(None)? {
+        bail!(
+            "the {} lab is up; `cargo xtask lab down` removes it",
+            standing.engine.name()
+        );
+    }
     Ok(())
 }
 

@@ -27,7 +27,12 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Forgets an interruption, so that cleaning up can wait for things again.
-pub fn clear() {
-    INTERRUPTED.store(false, Ordering::Relaxed);
+/// Runs `clean` to its end although the user wants one; a Ctrl-C from before is remembered for afterwards.
+pub fn uninterrupted<T>(clean: impl FnOnce() -> T) -> T {
+    let before = INTERRUPTED.swap(false, Ordering::Relaxed);
+    let result = clean();
+    if before {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    result
 }

@@ -53,12 +53,19 @@ fn main() -> ExitCode {
 async fn run(args: &[String]) -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        [] | ["server"] => tokio::try_join!(serve_http(), serve_udp()).map(|_| ()),
-        ["db"] => serve_db().await,
+        [] | ["server"] => tokio::try_join!(serve_http(), serve_udp(), terminated()).map(|_| ()),
+        ["db"] => tokio::try_join!(serve_db(), terminated()).map(|_| ()),
         ["udp", target, payload] => ask_udp(target, payload).await,
         ["hold", target, path] => hold(target, path).await,
         _ => bail!("usage: go-demo [server | db | udp HOST:PORT PAYLOAD | hold HOST:PORT PATH]"),
     }
+}
+
+/// Ends the process on SIGTERM: the first process of a container has no default action for it.
+async fn terminated() -> Result<()> {
+    let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    signal.recv().await;
+    std::process::exit(0);
 }
 
 // --- the service ---------------------------------------------------------------------------------------------
