@@ -18,7 +18,8 @@ install_portico() {
     if [ ! -x "$HOME/.cargo/bin/cargo" ]; then
         say "rustup's stable toolchain"
         apt-get update --quiet
-        apt-get install --yes --no-install-recommends ca-certificates curl python3-minimal
+        # A linker for xtask itself; it installs the rest.
+        apt-get install --yes --no-install-recommends ca-certificates curl gcc libc6-dev
         curl --proto '=https' --tlsv1.2 --silent --show-error --fail https://sh.rustup.rs |
             sh -s -- -y --profile minimal
     fi
@@ -51,6 +52,7 @@ join_swarm() {
 
 # These machines are thrown away and their network is private; a real Swarm hands its token over by hand.
 offer_token() {
+    apt-get install --yes --no-install-recommends python3
     install -d -m 755 /srv/swarm-token
     docker swarm join-token --quiet worker >/srv/swarm-token/token
     cat >/etc/systemd/system/swarm-token.service <<UNIT

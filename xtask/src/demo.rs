@@ -79,7 +79,7 @@ fn tour(engine: Engine) -> Result<usize> {
         });
     }
     let scaled = tour.scale(&mut lab, engine);
-    tour.step(&lab, "   … and all five answer", |lab| {
+    tour.step(&lab, "5. … and all five answer", |lab| {
         scaled.and_then(|()| tour::wait_all_replicas(lab))
     });
     tour.step(
@@ -99,6 +99,7 @@ fn tour(engine: Engine) -> Result<usize> {
             Ok(())
         },
     );
+    signals::check()?;
     Ok(tour.failed)
 }
 
@@ -109,12 +110,17 @@ struct Tour {
 impl Tour {
     /// Runs a step, says whether it held, and shows everything about the cluster the first time one did not.
     fn step(&mut self, lab: &Lab, title: &str, check: impl FnOnce(&Lab) -> Result<()>) {
+        if signals::check().is_err() {
+            return;
+        }
         println!("\n=== {title}");
-        match signals::check().and_then(|()| check(lab)) {
+        match check(lab) {
             Ok(()) => println!("--- held"),
+            // What was under way had its processes taken away: that says nothing about Portico.
+            Err(_) if signals::check().is_err() => println!("--- interrupted"),
             Err(error) => {
                 println!("--- DID NOT HOLD: {error:#}");
-                if self.failed == 0 && signals::check().is_ok() {
+                if self.failed == 0 {
                     println!("{}", lab.diagnose());
                 }
                 self.failed += 1;
