@@ -1,1 +1,2 @@
 //! Support for the tests that need more than one module.
+pub mod go_demo;

@@ -1,1 +1,75 @@
-fn main() {}
+//! `cargo xtask`: everything that a developer of Portico does besides writing it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod cases;
+mod cmd;
+mod demo;
+mod image;
+mod lab;
+mod paths;
+mod progress;
+mod setup;
+mod signals;
+mod test;
+mod toolchain;
+mod tour;
+
+/// Portico's developer commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building and the labs need (asks sudo for the parts that need root)
+    Setup {
+        /// Only say what is missing; exit code 3 if something is
+        #[arg(long)]
+        check: bool,
+    },
+    /// The eBPF object and the static binaries target/release/portico and go-demo
+    Build {
+        /// Optimized (the default; --debug turns it off)
+        #[arg(long, conflicts_with = "debug")]
+        release: bool,
+        /// Quick to compile, into target/debug
+        #[arg(long)]
+        debug: bool,
+    },
+    /// target/portico-image.tar, for `docker import`
+    Image,
+    /// Three nodes on this machine to play with
+    Lab {
+        #[command(subcommand)]
+        verb: lab::Verb,
+    },
+    /// The tour, step by step, on three nodes
+    Demo(demo::Args),
+    /// Everything that can be tested on this machine
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Setup { check } => setup::run(check),
+        Verb::Build { release: _, debug } => build::run(!debug),
+        Verb::Image => image::run(),
+        Verb::Lab { verb } => lab::run(&verb),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Test(args) => test::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
