@@ -8,6 +8,8 @@
 //!
 //! [`cli`] has one file per verb.
 
+pub mod admin;
+pub mod backoff;
 pub mod cli;
 pub mod daemon;
 pub mod kernel;
