@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod doctor;
+pub mod log;
 pub mod node;
 pub mod proxy;
 pub mod run;
 pub mod service;
 pub mod status;
+pub mod table;
 
 /// The front door of a Docker Swarm: eBPF data plane and L7 proxy.
 #[derive(Parser)]
@@ -64,6 +66,16 @@ impl Exit {
             Exit::Usage(_) => 2,
             Exit::Lacks { .. } => 3,
         }
+    }
+}
+
+/// Writes to stdout. A reader that has enough (`| head`) is no error.
+pub(crate) fn print(text: &str) -> Result<(), Exit> {
+    use std::io::{ErrorKind, Write, stdout};
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Exit::Failed(format!("stdout: {error}"))),
+        _ => Ok(()),
     }
 }
 

@@ -17,3 +17,4 @@ pub mod l7;
 pub mod model;
 pub mod providers;
 pub mod reconcile;
+pub mod unix_http;
