@@ -117,8 +117,10 @@ fn from_file(path: PathBuf, node: Option<String>) -> Result<Chosen, Exit> {
     };
     let provider = Provider::File {
         source: path.display().to_string(),
+        // Who this node is was settled at the start, with the tunnel: a later edit of `node` must not turn all
+        // local tasks into remote ones.
+        watcher: file::watch::Watcher::new(path, Some(snapshot.node.clone())),
         node: snapshot.node,
-        watcher: file::watch::Watcher::new(path, node),
     };
     // The watcher's first look reports the file.
     Ok((provider, address, None))

@@ -1,7 +1,7 @@
 //! The control thread: the only place where tables and kernel change.
 //!
-//! One turn: take the latest report; give it to the Writer; visit namespaces that are due; if the tables differ
-//! from those of the last pass, or a retry or a check is due, let the reconciler make the kernel so; publish a
+//! One turn: take the latest report; give it to the Writer; visit namespaces that are due; if anything
+//! that goes into the tables has changed, or a retry or a check is due, let the reconciler make the kernel so; publish a
 //! view. A turn happens when a report arrives and at least every second.
 
 use std::{
@@ -74,6 +74,7 @@ impl Control {
             if mail.stop {
                 return;
             }
+            let said = mail.report.snapshot.is_some();
             if let Some(snapshot) = mail.report.snapshot {
                 for refusal in self.writer.apply(&snapshot) {
                     tracing::warn!("{refusal}");
@@ -87,12 +88,12 @@ impl Control {
                 tracing::warn!("{trouble}; the last state stays in force");
                 self.view.state = ProviderState::Unreadable(trouble);
             }
-            self.turn();
+            self.turn(said);
             self.shared.view.store(Arc::new(self.view.clone()));
         }
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, said: bool) {
         // Before the first word there is nothing to compare the kernel with.
         if !self.spoken {
             return;
@@ -100,9 +101,8 @@ impl Control {
         let now = Instant::now();
         self.sandboxes.refresh(&self.writer.namespaces(), now);
         self.view.sandboxes = self.sandboxes.problems();
-        self.writer.set_facts(self.sandboxes.facts());
-        self.writer.set_local_addrs((self.local_addrs)());
-        let tables = self.writer.tables();
+        let facts = self.writer.set_facts(self.sandboxes.facts());
+        let addresses = self.writer.set_local_addrs((self.local_addrs)());
         let resync = self.resync <= now;
         if resync {
             self.resync = now + RESYNC;
@@ -111,7 +111,8 @@ impl Control {
             }
         }
         let retry = self.retry.is_some_and(|retry| retry <= now);
-        if tables != *self.view.tables || retry || resync || self.view.passes == 0 {
+        if said || facts || addresses || retry || resync {
+            let tables = self.writer.tables();
             self.pass(tables);
         }
     }

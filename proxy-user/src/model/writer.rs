@@ -179,19 +179,24 @@ impl Writer {
         wanted
     }
 
-    /// Replaces the facts about namespaces.
-    pub fn set_facts(&mut self, facts: BTreeMap<PathBuf, Facts>) {
+    /// Replaces the facts about namespaces; true if they differ.
+    pub fn set_facts(&mut self, facts: BTreeMap<PathBuf, Facts>) -> bool {
+        let differ = self.facts != facts;
         self.facts = facts;
+        differ
     }
 
-    /// Replaces the node's own addresses; what is beyond the limit is left out.
-    pub fn set_local_addrs(&mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) {
-        self.local_addrs = addresses
+    /// Replaces the node's own addresses; what is beyond the limit is left out. True if they differ.
+    pub fn set_local_addrs(&mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> bool {
+        let addresses: BTreeSet<Ipv4Addr> = addresses
             .into_iter()
             .collect::<BTreeSet<_>>()
             .into_iter()
             .take(limits::LOCAL_ADDRS_MAX)
             .collect();
+        let differ = self.local_addrs != addresses;
+        self.local_addrs = addresses;
+        differ
     }
 
     /// The picture of what is in force now.

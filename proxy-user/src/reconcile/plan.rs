@@ -68,19 +68,25 @@ pub struct Protected {
     pub local_tasks: BTreeSet<u32>,
     /// Links.
     pub task_links: BTreeSet<u32>,
-    /// Backends without a slot: whose flows they have cannot be known.
-    pub orphans: bool,
+    /// Backends that had no slot: whose flows they have cannot be known.
+    pub orphans: BTreeSet<u32>,
 }
 
 impl Protected {
     /// Everything that there is.
     pub fn all(realized: &Realized) -> Self {
+        let slotted: HashSet<u32> = realized.slots.values().copied().collect();
         Self {
             frontends: realized.frontends.keys().copied().collect(),
             scopes: realized.scopes.keys().copied().collect(),
             local_tasks: realized.local_tasks.keys().copied().collect(),
             task_links: realized.task_links.clone(),
-            orphans: true,
+            orphans: realized
+                .backends
+                .keys()
+                .copied()
+                .filter(|id| !slotted.contains(id))
+                .collect(),
         }
     }
 
@@ -199,10 +205,11 @@ impl<'a> World<'a> {
             let mut slots = vec![None; frontend.slots.min(BACKENDS_MAX) as usize];
             for (slot, backend) in realized.slots.range(range(frontend.id)) {
                 let usable = realized.backends.contains_key(backend);
-                if let Some(place) = slots.get_mut(slot.index as usize) {
-                    if usable && owned.insert(*backend) {
-                        *place = Some(*backend);
-                    }
+                if let Some(place) = slots.get_mut(slot.index as usize)
+                    && usable
+                    && owned.insert(*backend)
+                {
+                    *place = Some(*backend);
                 }
             }
             world.slots.insert(*key, slots);
@@ -311,11 +318,10 @@ impl<'a> World<'a> {
             .keys()
             .filter(|slot| !self.used_frontends.contains(&slot.frontend));
         let mut ops: Vec<Op> = slots.rev().map(|slot| Op::DeleteSlot(*slot)).collect();
-        if !protected.orphans {
-            let mut orphans: Vec<u32> = self.orphans.values().flatten().copied().collect();
-            orphans.sort_unstable();
-            ops.extend(orphans.into_iter().map(Op::DeleteBackend));
-        }
+        let mut orphans: Vec<u32> = self.orphans.values().flatten().copied().collect();
+        orphans.retain(|id| !protected.orphans.contains(id));
+        orphans.sort_unstable();
+        ops.extend(orphans.into_iter().map(Op::DeleteBackend));
         ops
     }
 

@@ -282,6 +282,7 @@ fn nothing_is_pruned_before_the_provider_has_said_everything() {
     none.prune = false;
     reconciler.pass(&none);
     assert_eq!(kernel.state().frontends.len(), 4);
+    assert_eq!(kernel.state().backends.len(), 4 * 11);
     none.prune = true;
     reconciler.pass(&none);
     assert!(kernel.state().frontends.is_empty() && kernel.state().backends.is_empty());
