@@ -13,7 +13,9 @@ use super::{Exit, node, proxy};
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Flags of `portico run`.
+// clap makes a group of every such struct, named after it, and the flattened one is named the same.
 #[derive(clap::Args)]
+#[group(id = "run")]
 pub struct Args {
     #[command(flatten)]
     node: node::Args,
@@ -24,7 +26,7 @@ pub struct Args {
 
 #[derive(Parser)]
 #[command(name = "portico run --")]
-struct ProxyOnly {
+pub(super) struct ProxyOnly {
     #[command(flatten)]
     args: proxy::Args,
 }

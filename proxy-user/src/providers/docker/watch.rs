@@ -288,3 +288,15 @@ async fn follow_events(client: Client, wake: &Notify) {
         tokio::time::sleep(POLL).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn smoke() {
+        let Ok(socket) = std::env::var("SMOKE_DOCKER") else { return };
+        let (watcher, address, snapshot) = Watcher::connect(Path::new(&socket)).await.unwrap();
+        eprintln!("{address:?} {} {:?}\n{snapshot:#?}", watcher.node(), watcher.client);
+    }
+}
