@@ -19,7 +19,7 @@ pub struct Args {
     /// The engine's unix socket, as path or unix:// URL
     #[arg(long, value_name = "SOCKET", env = "PORTICO_DOCKER", default_value = docker::SOCKET)]
     docker: String,
-    /// Name of this node; overrides the file's `node`
+    /// Name of this node; overrides the file's `node` or the engine's host name
     #[arg(long, value_name = "NAME", env = "PORTICO_NODE")]
     node: Option<String>,
     /// Interface that clients come in through; repeat or separate by commas [default: those with a default route]
@@ -75,7 +75,7 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
     let socket = Socket::claim(&args.socket)?;
     let (provider, node_address, first) = match &args.config {
         Some(path) => from_file(path.clone(), args.node.clone())?,
-        None => from_docker(&args.docker).await?,
+        None => from_docker(&args.docker, args.node.clone()).await?,
     };
     let options = kernel::Options {
         bpffs: args.bpffs,
@@ -126,9 +126,9 @@ fn from_file(path: PathBuf, node: Option<String>) -> Result<Chosen, Exit> {
     Ok((provider, address, None))
 }
 
-async fn from_docker(socket: &str) -> Result<Chosen, Exit> {
+async fn from_docker(socket: &str, node: Option<String>) -> Result<Chosen, Exit> {
     let path = docker::socket_path(socket).map_err(Exit::Usage)?;
-    let (watcher, address, snapshot) = docker::watch::Watcher::connect(&path).await?;
+    let (watcher, address, snapshot) = docker::watch::Watcher::connect(&path, node).await?;
     Ok((
         Provider::Docker(Box::new(watcher)),
         address,

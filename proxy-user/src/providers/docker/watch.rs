@@ -34,6 +34,8 @@ const DOUBTS_MAX: u32 = 30;
 /// Watches one engine.
 pub struct Watcher {
     client: Client,
+    /// What to call this node instead of the engine's host name.
+    called: Option<String>,
     node: String,
     services: Option<Value>,
     had_ingress: bool,
@@ -54,7 +56,10 @@ enum LookError {
 
 impl Watcher {
     /// Connects and looks once; says what is missing when that does not work.
-    pub async fn connect(socket: &Path) -> Result<(Self, Option<NodeAddr>, Snapshot), Exit> {
+    pub async fn connect(
+        socket: &Path,
+        called: Option<String>,
+    ) -> Result<(Self, Option<NodeAddr>, Snapshot), Exit> {
         let client = Client::connect(socket).await.map_err(|error| Exit::Lacks {
             what: format!("the Docker Engine does not answer: {error}"),
             how: "start it (systemctl start docker), name its socket with --docker, or use --config FILE \
@@ -69,6 +74,7 @@ impl Watcher {
         }
         let mut watcher = Self {
             client,
+            called,
             node: String::new(),
             services: None,
             had_ingress: false,
@@ -144,10 +150,13 @@ impl Watcher {
     }
 
     async fn look(&mut self) -> Result<Engine, LookError> {
-        let info = self.client.get("/info").await?;
+        let mut info = self.client.get("/info").await?;
         let state = info["Swarm"]["LocalNodeState"].as_str().unwrap_or("unknown");
         if state != "active" {
             return Err(LookError::NoSwarm(state.into()));
+        }
+        if let Some(called) = &self.called {
+            info["Name"] = called.as_str().into();
         }
         let networks = self.networks().await?;
         let ingress = networks.iter().any(|network| network["Ingress"] == true);
@@ -290,13 +299,4 @@ async fn follow_events(client: Client, wake: &Notify) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn smoke() {
-        let Ok(socket) = std::env::var("SMOKE_DOCKER") else { return };
-        let (watcher, address, snapshot) = Watcher::connect(Path::new(&socket)).await.unwrap();
-        eprintln!("{address:?} {} {:?}\n{snapshot:#?}", watcher.node(), watcher.client);
-    }
-}
+mod tests;
