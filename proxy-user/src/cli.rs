@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod doctor;
+pub mod log;
 pub mod node;
 pub mod proxy;
 pub mod run;
 pub mod service;
 pub mod status;
+pub mod table;
 
 /// The front door of a Docker Swarm: eBPF data plane and L7 proxy.
 #[derive(Parser)]
@@ -67,6 +69,16 @@ impl Exit {
     }
 }
 
+/// Writes to stdout. A reader that has enough (`| head`) is no error.
+pub(crate) fn print(text: &str) -> Result<(), Exit> {
+    use std::io::{ErrorKind, Write, stdout};
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Exit::Failed(format!("stdout: {error}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Parses the arguments, runs the verb, prints its error.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
@@ -83,5 +95,16 @@ pub fn main() -> ExitCode {
             eprintln!("portico: {exit}");
             ExitCode::from(exit.code())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+        super::run::ProxyOnly::command().debug_assert();
     }
 }

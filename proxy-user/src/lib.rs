@@ -8,6 +8,8 @@
 //!
 //! [`cli`] has one file per verb.
 
+pub mod admin;
+pub mod backoff;
 pub mod cli;
 pub mod daemon;
 pub mod kernel;
@@ -15,3 +17,4 @@ pub mod l7;
 pub mod model;
 pub mod providers;
 pub mod reconcile;
+pub mod unix_http;

@@ -28,8 +28,8 @@ use crate::{cli::Exit, reconcile::datapath::Datapath};
 pub struct Options {
     /// Directory on a BPF file system for this agent's pins.
     pub bpffs: PathBuf,
-    /// Root of the cgroup v2 hierarchy; `None` = the one that is mounted.
-    pub cgroup: Option<PathBuf>,
+    /// Root of the cgroup v2 hierarchy.
+    pub cgroup: PathBuf,
     /// Interfaces that clients come in through; empty = those of the default routes.
     pub uplinks: Vec<String>,
     /// This node's address as the other nodes know it; `None` = no tunnel.
@@ -37,6 +37,9 @@ pub struct Options {
     /// The agent's state directory.
     pub state: PathBuf,
 }
+
+/// Reads a task's namespace.
+pub type Inspect = Box<dyn Fn(&Path) -> Result<NamespaceFacts, NetnsError> + Send + Sync>;
 
 /// The kernel side, as the daemon wires it.
 pub struct KernelParts {
@@ -47,7 +50,7 @@ pub struct KernelParts {
     /// The node's own addresses, now.
     pub local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send + Sync>,
     /// Reads a task's namespace.
-    pub inspect: Box<dyn Fn(&Path) -> Result<NamespaceFacts, NetnsError> + Send + Sync>,
+    pub inspect: Inspect,
     /// Counters by name.
     pub counters: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// For `status`: uplinks, tunnel, object, attachments.
@@ -58,14 +61,9 @@ pub struct KernelParts {
 ///
 /// What is in place already is left alone; a second start changes nothing.
 pub fn start(options: &Options) -> Result<KernelParts, Exit> {
-    need_root()?;
     let pins = open_pins(&options.bpffs)?;
-    let cgroup_path = match &options.cgroup {
-        Some(path) => path.clone(),
-        None => cgroup2_mount()?,
-    };
-    let cgroup = File::open(&cgroup_path).map_err(|e| Exit::Lacks {
-        what: format!("cgroup v2 root {}: {e}", cgroup_path.display()),
+    let cgroup = File::open(&options.cgroup).map_err(|e| Exit::Lacks {
+        what: format!("cgroup v2 root {}: {e}", options.cgroup.display()),
         how: "mount -t cgroup2 none DIR, and name it with --cgroup".into(),
     })?;
     let uplinks = uplinks(&options.uplinks)?;
@@ -104,7 +102,7 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
             "port": proxy_ebpf::abi::settings::TUNNEL_PORT,
             "mss": settings.tunnel_mss,
         })),
-        "cgroup": cgroup_path,
+        "cgroup": options.cgroup,
         "bpffs": options.bpffs,
         "object": object.hash,
         "adopted_programs": object.adopted,
@@ -185,17 +183,6 @@ fn attach_all(
     Ok(changed)
 }
 
-fn need_root() -> Result<(), Exit> {
-    // SAFETY: no arguments, cannot fail.
-    if unsafe { libc::geteuid() } == 0 {
-        return Ok(());
-    }
-    Err(Exit::Lacks {
-        what: "the node agent needs root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN)".into(),
-        how: "run it with sudo, or from its systemd unit".into(),
-    })
-}
-
 fn open_pins(bpffs: &Path) -> Result<Pins, Exit> {
     if !is_bpffs(bpffs).unwrap_or(false) {
         return Err(Exit::Lacks {
@@ -207,25 +194,6 @@ fn open_pins(bpffs: &Path) -> Result<Pins, Exit> {
         what: format!("pin directory {}: {e}", bpffs.display()),
         how: "run as root on a writable BPF file system, or name another directory with --bpffs".into(),
     })
-}
-
-/// The cgroup v2 mount, alone or beside v1.
-pub fn cgroup2_mount() -> Result<PathBuf, Exit> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mount = mounts
-        .lines()
-        .map(|l| l.split(' ').collect::<Vec<_>>())
-        .find(|f| f.get(2) == Some(&"cgroup2"));
-    mount
-        .and_then(|f| f.get(1).map(PathBuf::from))
-        .ok_or_else(|| {
-            Exit::Lacks {
-        what: "no cgroup v2 hierarchy is mounted".into(),
-        how: "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified (or boot with \
-              systemd.unified_cgroup_hierarchy=1)"
-            .into(),
-    }
-        })
 }
 
 fn uplinks(names: &[String]) -> Result<Vec<netlink::Link>, Exit> {

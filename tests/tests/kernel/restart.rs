@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use proxy_ebpf::abi::*;
 use proxy_user::{
-    cli::Exit,
+    cli::{Exit, doctor::cgroup2_mount},
     kernel::{KernelParts, Options, attach, pins::Pins, start},
     reconcile::datapath::Realized,
 };
@@ -22,7 +22,7 @@ fn machine() -> (tempfile::TempDir, Options) {
     ip("link set veth0 up");
     let options = Options {
         bpffs: dir.path().join("portico"),
-        cgroup: None,
+        cgroup: cgroup2_mount().expect("cgroup v2 is mounted"),
         uplinks: vec!["veth0".into()],
         node_address: Some(NODE),
         state: PathBuf::from("/nonexistent"),
@@ -170,7 +170,7 @@ fn what_the_machine_lacks_is_said_with_a_remedy() {
             (
                 "cgroup v2 root /nowhere",
                 Options {
-                    cgroup: Some("/nowhere".into()),
+                    cgroup: "/nowhere".into(),
                     ..options.clone()
                 },
             ),

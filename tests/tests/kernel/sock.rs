@@ -9,7 +9,10 @@ use std::{
 
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use proxy_ebpf::abi::*;
-use proxy_user::kernel::{netns::own_cookie, object::SOCK_PROGRAMS, parts::cgroup2_mount};
+use proxy_user::{
+    cli::doctor::cgroup2_mount,
+    kernel::{netns::own_cookie, object::SOCK_PROGRAMS},
+};
 
 use crate::support::*;
 

@@ -1,0 +1,14 @@
+//! The agent's own HTTP: JSON for the operator's verbs on a unix socket, metrics on TCP.
+//!
+//! Life of the socket: before anything else is touched the agent claims its path. If somebody answers there,
+//! another agent runs and this one gives up; if nobody does, the file is what a killed agent left and is
+//! replaced. At a graceful stop the file is removed.
+
+pub mod api;
+pub mod metrics;
+pub mod socket;
+
+pub use socket::Socket;
+
+/// Connections at one time, to the socket and to the metrics each; more wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 64;

@@ -1,0 +1,207 @@
+//! `GET /v1/status`, `GET /v1/services`. The JSON field names are a contract.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
+use serde_json::{Value, json};
+
+use crate::{
+    daemon::{ProviderState, Shared, View},
+    model::{FrontendAddr, Place, Service},
+    reconcile::{Status, desired::frontend_key},
+};
+
+/// One request, one answer.
+pub fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+    let view = shared.view.load();
+    let (status, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/v1/status") => (StatusCode::OK, status(&view, shared)),
+        (&Method::GET, "/v1/services") => (StatusCode::OK, services(&view)),
+        (_, path @ ("/v1/status" | "/v1/services")) => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            json!({ "error": format!("{path} only answers GET") }),
+        ),
+        (_, path) => (
+            StatusCode::NOT_FOUND,
+            json!({ "error": format!("there is no {path}") }),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// The body of `/v1/status`.
+pub fn status(view: &View, shared: &Shared) -> Value {
+    let (state, problem) = match &view.state {
+        ProviderState::Waiting => ("waiting", None),
+        ProviderState::Ok => ("ok", None),
+        ProviderState::Unreadable(why) => ("unreadable", Some(why)),
+    };
+    let count = |wanted: fn(&Status) -> bool| view.statuses.values().filter(|status| wanted(status)).count();
+    let frontend_errors: Vec<Value> = view
+        .tables
+        .frontends
+        .iter()
+        .filter_map(
+            |(address, frontend)| match view.statuses.get(&frontend_key(*address)) {
+                Some(Status::Error(why)) => Some(json!({
+                    "frontend": address.to_string(), "service": frontend.service.as_str(), "error": why,
+                })),
+                _ => None,
+            },
+        )
+        .collect();
+    let counters: serde_json::Map<String, Value> = (shared.counters)()
+        .into_iter()
+        .map(|(name, value)| (name, value.into()))
+        .collect();
+    let refused: Vec<Value> = view
+        .refusals
+        .iter()
+        .map(|refusal| {
+            json!({
+                "source": refusal.source,
+                "kind": refusal.kind.as_str(),
+                "name": refusal.name,
+                "field": refusal.field,
+                "problem": refusal.problem,
+                "kept": refusal.kept,
+                "message": refusal.to_string(),
+            })
+        })
+        .collect();
+    let sandboxes: Vec<Value> = view
+        .sandboxes
+        .iter()
+        .map(|sandbox| json!({ "task": sandbox.task, "path": sandbox.path, "problem": sandbox.problem }))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": view.node,
+        "uptime_s": SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
+        "provider": { "kind": view.provider, "source": view.source, "state": state, "problem": problem },
+        "services": view.tables.services.len(),
+        "frontends": {
+            "total": view.tables.frontends.len(),
+            "done": count(|status| *status == Status::Done),
+            "error": count(|status| matches!(status, Status::Error(_))),
+            "pending": count(|status| *status == Status::Pending),
+        },
+        "backends": view.tables.frontends.values().map(|frontend| frontend.backends.len()).sum::<usize>(),
+        "scopes": view.tables.scopes.len(),
+        "local_tasks": view.tables.local_tasks.len(),
+        "refused": refused,
+        "frontend_errors": frontend_errors,
+        "errors": view.errors,
+        "sandboxes": sandboxes,
+        "reconciler": {
+            "passes": view.passes, "operations": view.operations, "failures": view.failures,
+        },
+        "counters": counters,
+        "kernel": shared.info,
+    })
+}
+
+/// The body of `/v1/services`.
+pub fn services(view: &View) -> Value {
+    view.tables
+        .services
+        .values()
+        .map(|service| one(view, service))
+        .collect()
+}
+
+fn one(view: &View, service: &Service) -> Value {
+    let mut worst = &Status::Done;
+    let pending = Status::Pending;
+    let mut frontend = |address: FrontendAddr, mut value: Value| {
+        let status = view.statuses.get(&frontend_key(address)).unwrap_or(&pending);
+        if *worst == Status::Done || matches!(status, Status::Error(_)) {
+            worst = status;
+        }
+        let backends = view
+            .tables
+            .frontends
+            .get(&address)
+            .map_or(&[][..], |frontend| &frontend.backends);
+        value["active"] = backends.iter().filter(|backend| !backend.draining).count().into();
+        value["draining"] = backends.iter().filter(|backend| backend.draining).count().into();
+        value["status"] = word(status).into();
+        value
+    };
+    let vips: Vec<Value> = service
+        .vips
+        .iter()
+        .map(|vip| {
+            let address = FrontendAddr::Vip {
+                network: vip.network,
+                address: vip.address,
+            };
+            let value = json!({ "network": vip.network_name, "address": vip.address.to_string() });
+            frontend(address, value)
+        })
+        .collect();
+    let ports: Vec<Value> = service
+        .ports
+        .iter()
+        .map(|port| {
+            let address = FrontendAddr::Published {
+                port: port.published,
+                protocol: port.protocol,
+            };
+            let value = json!({
+                "published": port.published, "target": port.target, "protocol": port.protocol.as_str(),
+            });
+            frontend(address, value)
+        })
+        .collect();
+    let tasks: Vec<Value> = service
+        .tasks
+        .iter()
+        .map(|task| {
+            let (place, node) = match &task.place {
+                Place::Here { .. } => ("local", None),
+                Place::There { node } => ("remote", Some(node.to_string())),
+            };
+            json!({
+                "name": task.name.as_str(),
+                "place": place,
+                "node": node,
+                "address": task.ingress.to_string(),
+                "draining": task.draining,
+            })
+        })
+        .collect();
+    let backends: Vec<Value> = service
+        .backends
+        .iter()
+        .map(|backend| json!({ "address": backend.address.to_string(), "port": backend.port }))
+        .collect();
+    let problem = if let Status::Error(why) = worst {
+        Some(why)
+    } else {
+        None
+    };
+    json!({
+        "name": service.name.as_str(),
+        "vips": vips,
+        "ports": ports,
+        "tasks": tasks,
+        "backends": backends,
+        "status": word(worst),
+        "problem": problem,
+    })
+}
+
+fn word(status: &Status) -> &'static str {
+    match status {
+        Status::Pending => "pending",
+        Status::Done => "done",
+        Status::Error(_) => "error",
+    }
+}

@@ -1,0 +1,171 @@
+//! The whole agent on a kernel in memory: file in, maps and API out.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    kernel::netns::{GatewayPort, NamespaceFacts, NetnsError},
+    providers::file::watch::Watcher,
+    reconcile::fake::Fake,
+    unix_http,
+};
+
+const FILE: &str = r#"
+node = "n1"
+[[nodes]]
+name = "n1"
+address = "192.168.99.101"
+[[networks]]
+name = "proxy"
+[[tasks]]
+name = "a.1"
+node = "n1"
+netns = "/nowhere/a1"
+networks = { ingress = "10.0.0.5", proxy = "10.0.1.5" }
+[[services]]
+name = "a"
+vips = { proxy = "10.0.1.2" }
+ports = [ { published = 80, target = 8080 } ]
+tasks = ["a.1"]
+"#;
+
+fn inspect(path: &Path) -> Result<NamespaceFacts, NetnsError> {
+    if path.ends_with("a1") {
+        let gateway = GatewayPort {
+            address: [172, 18, 0, 3].into(),
+            mac: [1; 6],
+            host_ifindex: 9,
+            gateway_mac: [2; 6],
+        };
+        return Ok(NamespaceFacts {
+            cookie: 77,
+            gateway: Some(gateway),
+            addresses: Vec::new(),
+        });
+    }
+    Err(NetnsError {
+        path: path.display().to_string(),
+        operation: "open",
+        source: io::ErrorKind::NotFound.into(),
+    })
+}
+
+fn parts(kernel: &Fake) -> KernelParts {
+    KernelParts {
+        datapath: Box::new(kernel.clone()),
+        own_cookie: 1,
+        local_addrs: Box::new(|| vec![[192, 168, 99, 101].into()]),
+        inspect: Box::new(inspect),
+        counters: Box::new(|| vec![("flow_local".into(), 3)]),
+        info: serde_json::json!({ "tunnel": "none" }),
+    }
+}
+
+async fn status(socket: &Path) -> Option<Value> {
+    serde_json::from_slice(&unix_http::get(socket, "/v1/status").await.ok()?).ok()
+}
+
+/// Waits until the status is as wanted, and shows it when it does not become so.
+async fn until(socket: &Path, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = None;
+    let waiting = async {
+        loop {
+            last = status(socket).await;
+            if let Some(found) = last.as_ref().filter(|status| wanted(status)) {
+                return found.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    outcome.unwrap_or_else(|_| panic!("{what}: {last:#?}"))
+}
+
+fn agent(kernel: &Fake, file: &Path, socket: &Path) -> tokio::task::JoinHandle<Result<(), Exit>> {
+    let provider = Provider::File {
+        watcher: Watcher::new(file.into(), None),
+        source: file.display().to_string(),
+        node: "n1".into(),
+    };
+    let claimed = admin::Socket::claim(socket).unwrap();
+    tokio::spawn(run(parts(kernel), provider, None, claimed, None))
+}
+
+fn replace(file: &Path, text: &str) {
+    let next: PathBuf = file.with_extension("next");
+    fs::write(&next, text).unwrap();
+    fs::rename(&next, file).unwrap();
+}
+
+#[tokio::test]
+async fn the_kernel_follows_the_file_and_the_socket_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, socket) = (folder.path().join("portico.toml"), folder.path().join("s"));
+    fs::write(&file, FILE).unwrap();
+    let kernel = Fake::default();
+    let running = agent(&kernel, &file, &socket);
+
+    let found = until(&socket, "programmed", |status| status["frontends"]["done"] == 2).await;
+    assert_eq!(found["node"], "n1");
+    assert_eq!(found["counters"]["flow_local"], 3);
+    assert_eq!(kernel.state().task_links.len(), 1);
+    assert!(kernel.state().scopes.contains_key(&77));
+
+    // A bad edit, by rename: refused by name, nothing changes.
+    let before = kernel.state().clone();
+    replace(&file, &FILE.replace("published = 80", "published = 0"));
+    let found = until(&socket, "refused", |status| !status["refused"][0].is_null()).await;
+    let message = found["refused"][0]["message"].as_str().unwrap();
+    assert!(
+        message.contains("portico.toml: service 'a': ports[0].published: 0 is not a port"),
+        "{message}"
+    );
+    assert_eq!(*kernel.state(), before);
+
+    // No TOML, in place: kept, and said.
+    fs::write(&file, "[[[").unwrap();
+    until(&socket, "unreadable", |status| {
+        status["provider"]["state"] == "unreadable"
+    })
+    .await;
+    fs::remove_file(&file).unwrap();
+    assert_eq!(*kernel.state(), before);
+
+    // Another service, in place, whose task's namespace does not exist.
+    let more = format!(
+        "{FILE}\n[[tasks]]\nname = \"b.1\"\nnode = \"n1\"\nnetns = \"/nowhere/b1\"\nnetworks = {{ ingress = \"10.0.0.6\" }}\n\
+         [[services]]\nname = \"b\"\nports = [ {{ published = 81, target = 1 }} ]\ntasks = [\"b.1\"]\n"
+    );
+    fs::write(&file, more).unwrap();
+    let found = until(&socket, "more", |status| status["frontends"]["done"] == 3).await;
+    assert_eq!(found["provider"]["state"], "ok");
+    assert_eq!(found["sandboxes"][0]["task"], "b.1");
+    assert_eq!(found["refused"], serde_json::json!([]));
+    let services: Value =
+        serde_json::from_slice(&unix_http::get(&socket, "/v1/services").await.unwrap()).unwrap();
+    assert_eq!(services[0]["name"], "a");
+    assert_eq!(services[0]["ports"][0]["active"], 1);
+    assert_eq!(services[1]["ports"][0]["active"], 0);
+
+    // Killed and started again: adopts, changes nothing.
+    let before = kernel.state().clone();
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    let again = agent(&kernel, &file, &socket);
+    let found = until(&socket, "again", |status| status["frontends"]["done"] == 3).await;
+    assert_eq!(found["reconciler"]["operations"], 0, "{found:#}");
+    assert_eq!(*kernel.state(), before);
+
+    let error = unix_http::get(&socket, "/v1/nothing")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("404"), "{error}");
+    again.abort();
+}

@@ -1,0 +1,69 @@
+//! Frontends: the addresses that clients use.
+
+use std::fmt;
+
+use super::{Backend, NetworkId, ServiceName, VipAddr};
+
+/// Transport protocol of a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Lower-case name, as in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a frontend is reached; its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrontendAddr {
+    /// A VIP, for every port and protocol.
+    Vip {
+        /// The network that it belongs to.
+        network: NetworkId,
+        /// The address.
+        address: VipAddr,
+    },
+    /// A port on every address of the node.
+    Published {
+        /// The port.
+        port: u16,
+        /// The protocol.
+        protocol: Protocol,
+    },
+}
+
+impl fmt::Display for FrontendAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrontendAddr::Vip { network, address } => write!(f, "{address}@{:08x}", network.get()),
+            FrontendAddr::Published { port, protocol } => write!(f, "*:{port}/{protocol}"),
+        }
+    }
+}
+
+/// A frontend and who serves it. Derived by the Writer from a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// The service that it belongs to.
+    pub service: ServiceName,
+    /// Port of the tasks; 0 = as the client sent it.
+    pub target_port: u16,
+    /// Who serves it, draining ones included.
+    pub backends: Vec<Backend>,
+}

@@ -1,0 +1,20 @@
+//! Every limit of the desired state, with its arithmetic. What goes beyond one is refused, by name.
+
+use proxy_ebpf::abi::limits as abi;
+
+/// Services in force. More than the frontends that the kernel holds would be useless.
+pub const SERVICES_MAX: usize = abi::FRONTENDS_MAX as usize;
+/// Frontends of all services together (a VIP is one, a published port is one per protocol).
+pub const FRONTENDS_MAX: usize = abi::FRONTENDS_MAX as usize;
+/// Backends of all frontends together. One less than the map holds, because id 0 is never given.
+pub const BACKENDS_MAX: usize = abi::BACKENDS_MAX as usize - 1;
+/// Networks of one task.
+pub const TASK_NETWORKS_MAX: usize = abi::SCOPE_NETWORKS_MAX;
+/// Tasks of this node: each has a scope, and so has the node itself.
+pub const LOCAL_TASKS_MAX: usize = abi::SCOPES_MAX as usize - 1;
+/// Own addresses of the node.
+pub const LOCAL_ADDRS_MAX: usize = abi::LOCAL_ADDRS_MAX as usize;
+/// Bytes of a name: of a DNS name (RFC 1035 section 2.3.4), which a service's name becomes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Refusals kept for `status`; the rest is counted.
+pub const REFUSALS_MAX: usize = 1_000;

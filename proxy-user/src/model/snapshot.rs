@@ -1,0 +1,125 @@
+//! What a provider read, unchecked: text and numbers as its source has them, plus what it could not even read.
+
+use std::path::PathBuf;
+
+/// Name of the network that has the tasks' addresses for published ports; exists without being declared.
+pub const INGRESS: &str = "ingress";
+/// Name of the network whose VIPs are seen in the node's own namespace; exists without being declared.
+pub const HOST: &str = "host";
+
+/// Everything that one source says at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// File, or `docker`: the first word of every error.
+    pub source: String,
+    /// The name of this node in `tasks[].node`.
+    pub node: String,
+    /// Nodes of the cluster.
+    pub nodes: Vec<NodeParams>,
+    /// Networks.
+    pub networks: Vec<NetworkParams>,
+    /// Tasks on all nodes.
+    pub tasks: Vec<TaskParams>,
+    /// Services.
+    pub services: Vec<ServiceParams>,
+    /// What is wrong with the source itself.
+    pub problems: Vec<Problem>,
+    /// Something could not be read so badly that its name is unknown: what is missing may be just that, so
+    /// nothing is removed because it is missing.
+    pub partial: bool,
+}
+
+/// A field that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, as a path.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem with a field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeParams {
+    /// Its name.
+    pub name: String,
+    /// Its end of the tunnel.
+    pub address: String,
+    /// What the provider could not read.
+    pub problems: Vec<Problem>,
+}
+
+/// A network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkParams {
+    /// How tasks and services refer to it.
+    pub name: String,
+    /// What its number is made from: the name (file) or the id (Swarm).
+    pub key: String,
+    /// What the provider could not read.
+    pub problems: Vec<Problem>,
+}
+
+/// A task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskParams {
+    /// Its name.
+    pub name: String,
+    /// The name of its node.
+    pub node: String,
+    /// Its network namespace on its node.
+    pub netns: Option<PathBuf>,
+    /// Network name -> address.
+    pub networks: Vec<(String, String)>,
+    /// Gets no new flow.
+    pub draining: bool,
+    /// What the provider could not read.
+    pub problems: Vec<Problem>,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceParams {
+    /// Its name.
+    pub name: String,
+    /// Network name -> VIP.
+    pub vips: Vec<(String, String)>,
+    /// Published ports.
+    pub ports: Vec<PortParams>,
+    /// Names of its tasks.
+    pub tasks: Vec<String>,
+    /// Plain backends of its VIPs.
+    pub backends: Vec<BackendParams>,
+    /// What the provider could not read.
+    pub problems: Vec<Problem>,
+}
+
+/// A published port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortParams {
+    /// Port on the nodes.
+    pub published: i64,
+    /// Port of the tasks.
+    pub target: i64,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// A plain backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendParams {
+    /// Its address.
+    pub address: String,
+    /// Its port.
+    pub port: i64,
+}

@@ -1,0 +1,168 @@
+//! The immutable picture of what is in force, derived by the Writer, read by reconciler and admin views.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use super::{
+    Backend, Cookie, Facts, Frontend, FrontendAddr, Gateway, NetworkId, Reach, Service, ServiceName, TaskId,
+    limits, service::Place, service::Task,
+};
+
+/// What a namespace may address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The node's own namespace.
+    pub host: bool,
+    /// Networks whose VIPs it sees.
+    pub networks: BTreeSet<NetworkId>,
+}
+
+/// Everything in force at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Services.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Frontends, each with its backends.
+    pub frontends: BTreeMap<FrontendAddr, Frontend>,
+    /// Namespaces.
+    pub scopes: BTreeMap<Cookie, Scope>,
+    /// Tasks of this node that other nodes may send to.
+    pub local_tasks: BTreeMap<TaskId, Gateway>,
+    /// The node's own addresses.
+    pub local_addrs: BTreeSet<Ipv4Addr>,
+    /// Whether what is in the kernel and not here may be removed: only after the provider has once said
+    /// everything, with nothing refused that an earlier agent may have had a good version of.
+    pub prune: bool,
+}
+
+/// What [`derive`] needs.
+pub(super) struct Inputs<'a> {
+    pub services: &'a BTreeMap<ServiceName, Arc<Service>>,
+    pub tasks: &'a BTreeMap<super::TaskName, Arc<Task>>,
+    pub facts: &'a BTreeMap<PathBuf, Facts>,
+    pub local_addrs: &'a BTreeSet<Ipv4Addr>,
+    pub own_cookie: Cookie,
+    pub host_network: NetworkId,
+    pub prune: bool,
+}
+
+/// Builds the tables from what is in force.
+pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
+    let mut tables = Tables {
+        services: inputs.services.clone(),
+        local_addrs: inputs.local_addrs.clone(),
+        prune: inputs.prune,
+        ..Tables::default()
+    };
+    for service in inputs.services.values() {
+        add_service(&mut tables, service, inputs.facts);
+    }
+    // A kept version of a service may have tasks that the task table has no more; they still need their scope.
+    let of_services = inputs.services.values().flat_map(|service| &service.tasks);
+    for task in inputs.tasks.values().chain(of_services) {
+        let Some(facts) = facts_of(task, inputs.facts) else {
+            continue;
+        };
+        let scope = tables.scopes.entry(facts.cookie).or_default();
+        scope.networks.extend(task.networks.keys());
+    }
+    let own = tables.scopes.entry(inputs.own_cookie).or_default();
+    own.host = true;
+    let host_used = inputs
+        .services
+        .values()
+        .flat_map(|s| &s.vips)
+        .any(|vip| vip.network == inputs.host_network);
+    if host_used {
+        own.networks.insert(inputs.host_network);
+    }
+    // Several tasks may share a namespace; each has few enough networks, all together may have too many.
+    for scope in tables.scopes.values_mut() {
+        while scope.networks.len() > limits::TASK_NETWORKS_MAX {
+            scope.networks.pop_last();
+        }
+    }
+    tables
+}
+
+fn facts_of<'a>(task: &Task, facts: &'a BTreeMap<PathBuf, Facts>) -> Option<&'a Facts> {
+    facts.get(task.netns()?)
+}
+
+fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf, Facts>) {
+    for vip in &service.vips {
+        let of_tasks = service.tasks.iter().filter_map(|task| {
+            let address = *task.networks.get(&vip.network)?;
+            Some(Backend {
+                address,
+                port: 0,
+                reach: Reach::Direct,
+                draining: task.draining,
+            })
+        });
+        let plain = service.backends.iter().map(|backend| Backend {
+            address: backend.address,
+            port: backend.port,
+            reach: Reach::Direct,
+            draining: false,
+        });
+        tables.frontends.insert(
+            FrontendAddr::Vip {
+                network: vip.network,
+                address: vip.address,
+            },
+            Frontend {
+                service: service.name.clone(),
+                target_port: 0,
+                backends: of_tasks.chain(plain).collect(),
+            },
+        );
+    }
+    if service.ports.is_empty() {
+        return;
+    }
+    let backends: Vec<Backend> = service
+        .tasks
+        .iter()
+        .filter_map(|task| published(task, facts))
+        .collect();
+    for backend in &backends {
+        if let Reach::Local { task, gateway } = backend.reach {
+            tables.local_tasks.insert(task, gateway);
+        }
+    }
+    for port in &service.ports {
+        tables.frontends.insert(
+            FrontendAddr::Published {
+                port: port.published,
+                protocol: port.protocol,
+            },
+            Frontend {
+                service: service.name.clone(),
+                target_port: port.target,
+                backends: backends.clone(),
+            },
+        );
+    }
+}
+
+/// A task as the backend of a published port; none while its gateway is not known.
+fn published(task: &Task, facts: &BTreeMap<PathBuf, Facts>) -> Option<Backend> {
+    let reach = match task.place {
+        Place::There { node } => Reach::Remote { task: task.id, node },
+        Place::Here { .. } => Reach::Local {
+            task: task.id,
+            gateway: facts_of(task, facts).and_then(|facts| facts.gateway)?,
+        },
+    };
+    Some(Backend {
+        address: task.ingress,
+        port: 0,
+        reach,
+        draining: task.draining,
+    })
+}

@@ -1,0 +1,251 @@
+//! The only door for changes of the desired state.
+//!
+//! Life of a snapshot: (1) networks, nodes and tasks are checked one by one; (2) every service is resolved into
+//! a version that is complete in itself; (3) services that claim the same thing (a published port, a VIP, a
+//! tunnel id) are told apart: what is in force already keeps it, among newcomers the first in the source's
+//! order gets it; (4) what was refused on the way keeps its last good version, and nobody else may claim what
+//! that version holds. The result is consistent because every kept version was in force a moment ago together
+//! with all the others.
+
+mod claims;
+mod resolve;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use claims::Claims;
+use resolve::Resolver;
+
+use super::{
+    Cookie, Facts, NetworkId, Service, ServiceName, Snapshot, Tables, Task, TaskName, limits,
+    refusal::{Kind, Refusal},
+    snapshot::{HOST, Problem},
+    tables::{self, Inputs},
+};
+
+/// Validates snapshots and holds what is in force.
+///
+/// *Who writes it:* the control loop, from one provider and the namespace watcher. *Lifetime:* the agent's.
+/// *Limits:* [`limits`].
+#[derive(Debug)]
+pub struct Writer {
+    own_cookie: Cookie,
+    services: BTreeMap<ServiceName, Arc<Service>>,
+    tasks: BTreeMap<TaskName, Arc<Task>>,
+    networks: BTreeMap<NetworkId, String>,
+    facts: BTreeMap<PathBuf, Facts>,
+    local_addrs: BTreeSet<Ipv4Addr>,
+    refusals: Vec<Refusal>,
+    prune: bool,
+}
+
+impl Writer {
+    /// A Writer with empty tables for the node whose own namespace has this cookie.
+    pub fn new(own_cookie: Cookie) -> Self {
+        Self {
+            own_cookie,
+            services: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            local_addrs: BTreeSet::new(),
+            refusals: Vec::new(),
+            prune: false,
+        }
+    }
+
+    /// Takes what is right of a snapshot and returns what is not.
+    pub fn apply(&mut self, snapshot: &Snapshot) -> &[Refusal] {
+        let mut report = Report {
+            source: snapshot.source.clone(),
+            refusals: Vec::new(),
+        };
+        for problem in &snapshot.problems {
+            report.add(Kind::Source, "", problem, false);
+        }
+        let mut resolver = Resolver::new(snapshot, &self.networks, &mut report);
+        self.tasks = resolver.tasks(snapshot, &self.tasks, &mut report);
+        self.networks = resolver.networks_in_force();
+
+        let mut wanted: Vec<(ServiceName, Arc<Service>)> = Vec::new();
+        let mut refused: BTreeMap<ServiceName, Vec<Problem>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for params in &snapshot.services {
+            let name = ServiceName::new(&params.name);
+            if !seen.insert(name.clone()) {
+                let first_stays = Problem::new("name", "is used by an earlier service; the first one counts");
+                report.add(Kind::Service, &params.name, &first_stays, false);
+                continue;
+            }
+            match resolver.service(params, &self.tasks) {
+                Ok(service) => wanted.push((name, Arc::new(service))),
+                Err(problems) => {
+                    refused.insert(name, problems);
+                }
+            }
+        }
+        let missing_stay = if snapshot.partial { Some(&seen) } else { None };
+        self.services = self.settle(wanted, &mut refused, missing_stay);
+        let mut lost = false;
+        for (name, problems) in &refused {
+            let kept = self.services.contains_key(name);
+            lost |= !kept;
+            for problem in problems {
+                report.add(Kind::Service, name.as_str(), problem, kept);
+            }
+        }
+        // Once allowed it stays so: from then on this Writer knows every good version there has been.
+        self.prune |= !snapshot.partial && !lost && !report.any_without_kept(Kind::Task);
+        self.refusals = report.refusals;
+        self.refusals.truncate(limits::REFUSALS_MAX);
+        &self.refusals
+    }
+
+    /// Who stays with what when several want the same (essay, steps 3 and 4).
+    fn settle(
+        &self,
+        wanted: Vec<(ServiceName, Arc<Service>)>,
+        refused: &mut BTreeMap<ServiceName, Vec<Problem>>,
+        missing_stay: Option<&BTreeSet<ServiceName>>,
+    ) -> BTreeMap<ServiceName, Arc<Service>> {
+        let by_name: BTreeMap<&ServiceName, &Arc<Service>> =
+            wanted.iter().map(|(name, new)| (name, new)).collect();
+        // Each round moves at least one newcomer to the refused, so this ends.
+        loop {
+            let mut claims = Claims::default();
+            let mut in_force = BTreeMap::new();
+            for (name, old) in &self.services {
+                let missing = missing_stay.is_some_and(|named| !named.contains(name));
+                let same = by_name.get(name).is_some_and(|new| *new == old);
+                if refused.contains_key(name) || missing || same {
+                    claims.hold(old);
+                    in_force.insert(name.clone(), old.clone());
+                }
+            }
+            let mut again = false;
+            for (name, new) in &wanted {
+                if refused.contains_key(name) || in_force.contains_key(name) {
+                    continue;
+                }
+                match claims.claim(new) {
+                    Ok(()) => {
+                        in_force.insert(name.clone(), new.clone());
+                    }
+                    Err(problem) => {
+                        refused.insert(name.clone(), vec![problem]);
+                        // Only a version to fall back to can take something away from the others.
+                        again |= self.services.contains_key(name);
+                    }
+                }
+                if again {
+                    break;
+                }
+            }
+            if !again {
+                return in_force;
+            }
+        }
+    }
+
+    /// What was refused of the last snapshot.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    /// The namespaces of this node's tasks, with what they are for.
+    pub fn namespaces(&self) -> BTreeMap<PathBuf, Namespace> {
+        let mut wanted: BTreeMap<PathBuf, Namespace> = BTreeMap::new();
+        let mut add = |task: &Task, publishes: bool| {
+            if let Some(path) = task.netns() {
+                let entry = wanted.entry(path.clone()).or_insert_with(|| Namespace {
+                    task: task.name.clone(),
+                    publishes: false,
+                });
+                entry.publishes |= publishes;
+            }
+        };
+        for task in self.tasks.values() {
+            add(task, false);
+        }
+        for service in self.services.values() {
+            for task in &service.tasks {
+                add(task, !service.ports.is_empty());
+            }
+        }
+        wanted
+    }
+
+    /// Replaces the facts about namespaces; true if they differ.
+    pub fn set_facts(&mut self, facts: BTreeMap<PathBuf, Facts>) -> bool {
+        let differ = self.facts != facts;
+        self.facts = facts;
+        differ
+    }
+
+    /// Replaces the node's own addresses; what is beyond the limit is left out. True if they differ.
+    pub fn set_local_addrs(&mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> bool {
+        let addresses: BTreeSet<Ipv4Addr> = addresses
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .take(limits::LOCAL_ADDRS_MAX)
+            .collect();
+        let differ = self.local_addrs != addresses;
+        self.local_addrs = addresses;
+        differ
+    }
+
+    /// The picture of what is in force now.
+    pub fn tables(&self) -> Tables {
+        tables::derive(&Inputs {
+            services: &self.services,
+            tasks: &self.tasks,
+            facts: &self.facts,
+            local_addrs: &self.local_addrs,
+            own_cookie: self.own_cookie,
+            host_network: NetworkId::of(HOST),
+            prune: self.prune,
+        })
+    }
+}
+
+/// What a namespace is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// A task in it.
+    pub task: TaskName,
+    /// Whether it must have a gateway, because the task serves published ports.
+    pub publishes: bool,
+}
+
+/// Collects refusals of one snapshot.
+struct Report {
+    source: String,
+    refusals: Vec<Refusal>,
+}
+
+impl Report {
+    fn add(&mut self, kind: Kind, name: &str, problem: &Problem, kept: bool) {
+        self.refusals.push(Refusal {
+            source: self.source.clone(),
+            kind,
+            name: name.into(),
+            field: problem.field.clone(),
+            problem: problem.message.clone(),
+            kept,
+        });
+    }
+
+    fn any_without_kept(&self, kind: Kind) -> bool {
+        self.refusals
+            .iter()
+            .any(|refusal| refusal.kind == kind && !refusal.kept)
+    }
+}
+
+#[cfg(test)]
+mod tests;

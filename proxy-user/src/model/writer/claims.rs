@@ -1,0 +1,108 @@
+//! What only one service can have, and how much of everything there is.
+
+use std::collections::BTreeMap;
+
+use super::super::{
+    NetworkId, Protocol, Service, ServiceName, TaskId, TaskName, VipAddr, limits, snapshot::Problem,
+};
+
+/// Who has what.
+#[derive(Default)]
+pub(super) struct Claims {
+    ports: BTreeMap<(Protocol, u16), ServiceName>,
+    vips: BTreeMap<(NetworkId, VipAddr), ServiceName>,
+    tunnel_ids: BTreeMap<TaskId, TaskName>,
+    services: usize,
+    backends: usize,
+}
+
+impl Claims {
+    /// Takes everything that a service needs, or nothing.
+    pub(super) fn claim(&mut self, service: &Service) -> Result<(), Problem> {
+        self.check(service)?;
+        self.hold(service);
+        Ok(())
+    }
+
+    /// Takes everything that a service needs, without asking: it has it already.
+    pub(super) fn hold(&mut self, service: &Service) {
+        for port in &service.ports {
+            self.ports
+                .insert((port.protocol, port.published), service.name.clone());
+        }
+        for vip in &service.vips {
+            self.vips.insert((vip.network, vip.address), service.name.clone());
+        }
+        if !service.ports.is_empty() {
+            for task in &service.tasks {
+                self.tunnel_ids.insert(task.id, task.name.clone());
+            }
+        }
+        self.services += 1;
+        self.backends += backends(service);
+    }
+
+    fn check(&self, service: &Service) -> Result<(), Problem> {
+        for (i, port) in service.ports.iter().enumerate() {
+            if let Some(owner) = self.ports.get(&(port.protocol, port.published)) {
+                return Err(Problem::new(
+                    format!("ports[{i}].published"),
+                    format!(
+                        "{}/{} is published by service '{owner}'",
+                        port.published, port.protocol
+                    ),
+                ));
+            }
+        }
+        for vip in &service.vips {
+            if let Some(owner) = self.vips.get(&(vip.network, vip.address)) {
+                return Err(Problem::new(
+                    format!("vips.{}", vip.network_name),
+                    format!("{} is the VIP of service '{owner}'", vip.address),
+                ));
+            }
+        }
+        if !service.ports.is_empty() {
+            for (i, task) in service.tasks.iter().enumerate() {
+                if let Some(owner) = self.tunnel_ids.get(&task.id).filter(|owner| **owner != task.name) {
+                    return Err(Problem::new(
+                        format!("tasks[{i}]"),
+                        format!(
+                            "the address {} of task '{}' has the same low 24 bits as that of task '{owner}'",
+                            task.ingress, task.name
+                        ),
+                    ));
+                }
+            }
+        }
+        for (field, have, max, constant) in [
+            ("name", self.services + 1, limits::SERVICES_MAX, "SERVICES_MAX"),
+            (
+                "vips",
+                self.ports.len() + self.vips.len() + service.ports.len() + service.vips.len(),
+                limits::FRONTENDS_MAX,
+                "FRONTENDS_MAX",
+            ),
+            (
+                "tasks",
+                self.backends + backends(service),
+                limits::BACKENDS_MAX,
+                "BACKENDS_MAX",
+            ),
+        ] {
+            if have > max {
+                return Err(Problem::new(
+                    field,
+                    format!("more than {max} in all services (limits::{constant})"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An upper bound of the backends that a service needs.
+fn backends(service: &Service) -> usize {
+    service.vips.len() * (service.tasks.len() + service.backends.len())
+        + service.ports.len() * service.tasks.len()
+}

@@ -1,0 +1,179 @@
+//! Fixtures in the shape that engine 20.10 answers with.
+
+use serde_json::json;
+
+use super::*;
+use crate::model::{Cookie, FrontendAddr, Protocol, Reach, Writer};
+
+fn engine() -> Engine {
+    let task = |name: &str, ip: &str, host: &str| json!({ "Name": name, "EndpointID": "e", "EndpointIP": ip, "Info": { "Host IP": host } });
+    Engine {
+        info: json!({ "Name": "node-1", "Swarm": {
+            "NodeID": "n1", "NodeAddr": "10.1.1.1", "LocalNodeState": "active", "ControlAvailable": false,
+        } }),
+        networks: vec![
+            json!({ "Name": "my-ingress", "Id": "ing1", "Scope": "swarm", "Driver": "overlay", "Ingress": true,
+                "Containers": { "ingress-sbox": { "Name": "ingress-endpoint", "IPv4Address": "10.0.0.2/24" } },
+                "Services": {
+                    "": { "VIP": "<nil>", "Ports": [], "LocalLBIndex": 0, "Tasks": [
+                        task("ingress-endpoint", "10.0.0.2", "192.168.99.101"),
+                        task("ingress-endpoint", "10.0.0.3", "192.168.99.102"),
+                    ] },
+                    "web": { "VIP": "10.0.0.4", "Ports": ["Target: 8080, Publish: 80"], "LocalLBIndex": 256,
+                        "Tasks": [
+                            task("web.1.aaa", "10.0.0.5", "192.168.99.101"),
+                            task("web.2.bbb", "10.0.0.6", "192.168.99.102"),
+                        ] },
+                } }),
+            json!({ "Name": "proxy", "Id": "net1", "Scope": "swarm", "Driver": "overlay", "Ingress": false,
+                "Containers": {},
+                "Services": {
+                    "": { "VIP": "", "Tasks": [task("proxy-endpoint", "10.0.1.4", "192.168.99.101")] },
+                    "web": { "VIP": "10.0.1.2", "Ports": [], "Tasks": [
+                        task("web.1.aaa", "10.0.1.5", "192.168.99.101"),
+                        task("web.2.bbb", "10.0.1.6", "192.168.99.102"),
+                        task("web.9.old", "10.0.1.9", "192.168.99.101"),
+                    ] },
+                    "rr": { "VIP": "<nil>", "Ports": [], "Tasks": [task("rr.1.ccc", "10.0.1.7", "192.168.99.102")] },
+                } }),
+        ],
+        containers: vec![Container {
+            netns: Some("/proc/42/ns/net".into()),
+            inspect: json!({ "Name": "/web.1.aaa", "Config": { "Labels": {
+                    "com.docker.swarm.service.name": "web", "com.docker.swarm.task.name": "web.1.aaa",
+                } },
+                "NetworkSettings": { "SandboxKey": "/var/run/docker/netns/1", "Networks": {
+                    "my-ingress": { "NetworkID": "ing1", "IPAddress": "10.0.0.5" },
+                    "proxy": { "NetworkID": "net1", "IPAddress": "10.0.1.5" },
+                } } }),
+        }],
+        services: None,
+        running: None,
+    }
+}
+
+fn ports(snapshot: &Snapshot, service: &str) -> Vec<(i64, i64, String)> {
+    let service = snapshot.services.iter().find(|s| s.name == service).unwrap();
+    service
+        .ports
+        .iter()
+        .map(|port| (port.published, port.target, port.protocol.clone()))
+        .collect()
+}
+
+#[test]
+fn a_worker_sees_vips_tasks_and_nodes() {
+    let snapshot = translate(&engine());
+    assert_eq!(snapshot.problems, []);
+    assert_eq!(
+        snapshot
+            .nodes
+            .iter()
+            .map(|node| &node.name[..])
+            .collect::<Vec<_>>(),
+        ["192.168.99.102"]
+    );
+    let names: Vec<&str> = snapshot.tasks.iter().map(|task| &task.name[..]).collect();
+    assert_eq!(
+        names,
+        ["rr.1.ccc", "web.1.aaa", "web.2.bbb"],
+        "an own task without container is left out"
+    );
+    assert_eq!(
+        ports(&snapshot, "web"),
+        [(80, 8080, "tcp".into()), (80, 8080, "udp".into())]
+    );
+    assert_eq!(
+        snapshot.services.iter().find(|s| s.name == "rr").unwrap().vips,
+        []
+    );
+
+    let mut writer = Writer::new(Cookie(1));
+    assert_eq!(writer.apply(&snapshot), []);
+    let tables = writer.tables();
+    let port = FrontendAddr::Published {
+        port: 80,
+        protocol: Protocol::Tcp,
+    };
+    let remote = &tables.frontends[&port].backends[0];
+    assert_eq!(remote.address.to_string(), "10.0.0.6");
+    assert!(matches!(remote.reach, Reach::Remote { node, .. } if node.to_string() == "192.168.99.102"));
+    assert_eq!(tables.frontends.len(), 3, "the ingress VIP is no frontend");
+    assert_eq!(writer.namespaces().len(), 1);
+}
+
+#[test]
+fn the_data_path_address_is_this_node() {
+    assert_eq!(own_address(&engine()).as_deref(), Some("192.168.99.101"));
+    assert_eq!(
+        own_address(&Engine {
+            networks: Vec::new(),
+            ..engine()
+        })
+        .as_deref(),
+        Some("10.1.1.1")
+    );
+}
+
+#[test]
+fn a_manager_knows_protocols_and_who_leaves() {
+    let snapshot = translate(&Engine {
+        services: Some(json!([{ "Spec": { "Name": "web" }, "Endpoint": { "Ports": [
+            { "Protocol": "tcp", "TargetPort": 8080, "PublishedPort": 80, "PublishMode": "ingress" } ] } }])),
+        running: Some(json!([{ "ID": "aaa" }, { "ID": "ccc" }])),
+        ..engine()
+    });
+    assert_eq!(ports(&snapshot, "web"), [(80, 8080, "tcp".into())]);
+    let draining: Vec<&str> = snapshot
+        .tasks
+        .iter()
+        .filter(|task| task.draining)
+        .map(|task| &task.name[..])
+        .collect();
+    assert_eq!(draining, ["web.2.bbb"]);
+}
+
+#[test]
+fn one_port_with_two_targets_is_guessed_and_said() {
+    let mut engine = engine();
+    engine.networks[0]["Services"]["web"]["Ports"] = json!([
+        "Target: 5353, Publish: 53",
+        "Target: 5354, Publish: 53",
+        "Target: 5353, Publish: 53"
+    ]);
+    let snapshot = translate(&engine);
+    assert_eq!(
+        ports(&snapshot, "web"),
+        [(53, 5353, "tcp".into()), (53, 5354, "udp".into())]
+    );
+    assert_eq!(snapshot.problems.len(), 2, "{:?}", snapshot.problems);
+}
+
+#[test]
+fn a_standalone_container_may_use_the_networks_vips() {
+    let mut engine = engine();
+    engine.containers.push(Container {
+        netns: Some("/proc/43/ns/net".into()),
+        inspect: json!({ "Name": "/shell", "Config": { "Labels": {} }, "NetworkSettings": { "Networks": {
+            "proxy": { "NetworkID": "net1", "IPAddress": "10.0.1.20" },
+            "bridge": { "NetworkID": "local", "IPAddress": "172.17.0.2" } } } }),
+    });
+    let snapshot = translate(&engine);
+    let shell = snapshot.tasks.iter().find(|task| task.name == "shell").unwrap();
+    assert_eq!(shell.networks, [("proxy".to_owned(), "10.0.1.20".to_owned())]);
+}
+
+#[test]
+fn what_is_missing_or_strange_is_left_out_and_said() {
+    let mut engine = engine();
+    engine.networks[1]["Services"]["web"]["Tasks"][1]["Info"]["Host IP"] = json!("fd00::1");
+    engine.networks[1]["Services"]["rr"]["Tasks"] = json!(null);
+    engine.networks[0]["Services"]["web"]["Ports"] = json!(["nonsense", 7]);
+    let snapshot = translate(&engine);
+    assert_eq!(snapshot.problems.len(), 2, "{:?}", snapshot.problems);
+    translate(&Engine::default());
+    translate(&Engine {
+        networks: vec![json!(null), json!([])],
+        ..Engine::default()
+    });
+}

@@ -1,0 +1,88 @@
+//! The kernel in memory, for tests. Cheap to clone: all clones are the same kernel, as after a restart.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use proxy_ebpf::abi::{Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey};
+
+use super::{
+    datapath::{Datapath, DatapathError, Realized},
+    ops::Op,
+};
+
+/// A kernel that accepts everything.
+#[derive(Clone, Debug, Default)]
+pub struct Fake(Arc<Mutex<Realized>>);
+
+impl Fake {
+    /// What is in it.
+    pub fn state(&self) -> MutexGuard<'_, Realized> {
+        self.0.lock().expect("no test panics while it holds this")
+    }
+
+    fn apply(&self, op: Op) -> Result<(), DatapathError> {
+        op.record(&mut self.state());
+        Ok(())
+    }
+}
+
+/// Implements the trait by turning every call into an [`Op`] for a function `apply(&mut self, Op)`.
+macro_rules! datapath_by_ops {
+    ($type:ty) => {
+        impl Datapath for $type {
+            fn set_frontend(&mut self, key: FrontendKey, value: Frontend) -> Result<(), DatapathError> {
+                self.apply(Op::SetFrontend(key, value))
+            }
+            fn delete_frontend(&mut self, key: FrontendKey) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteFrontend(key))
+            }
+            fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError> {
+                self.apply(Op::SetSlot(key, backend))
+            }
+            fn delete_slot(&mut self, key: SlotKey) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteSlot(key))
+            }
+            fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError> {
+                self.apply(Op::SetBackend(id, value))
+            }
+            fn delete_backend(&mut self, id: u32) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteBackend(id))
+            }
+            fn set_scope(&mut self, cookie: u64, value: Scope) -> Result<(), DatapathError> {
+                self.apply(Op::SetScope(cookie, value))
+            }
+            fn delete_scope(&mut self, cookie: u64) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteScope(cookie))
+            }
+            fn set_local_addr(&mut self, addr_be: u32, value: LocalAddr) -> Result<(), DatapathError> {
+                self.apply(Op::SetLocalAddr(addr_be, value))
+            }
+            fn delete_local_addr(&mut self, addr_be: u32) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteLocalAddr(addr_be))
+            }
+            fn set_local_task(&mut self, id: u32, value: LocalTask) -> Result<(), DatapathError> {
+                self.apply(Op::SetLocalTask(id, value))
+            }
+            fn delete_local_task(&mut self, id: u32) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteLocalTask(id))
+            }
+            fn attach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+                self.apply(Op::AttachTaskLink(ifindex))
+            }
+            fn detach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+                self.apply(Op::DetachTaskLink(ifindex))
+            }
+            fn dump(&mut self) -> Result<Realized, DatapathError> {
+                self.read_back()
+            }
+        }
+    };
+}
+pub(super) use datapath_by_ops;
+
+impl Fake {
+    fn read_back(&self) -> Result<Realized, DatapathError> {
+        Ok(self.state().clone())
+    }
+}
+
+datapath_by_ops!(Fake);

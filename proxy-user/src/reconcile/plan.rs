@@ -1,0 +1,394 @@
+//! (desired, realized) -> operations in order. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use proxy_ebpf::abi::{
+    Frontend, FrontendKey, SlotKey,
+    limits::{BACKENDS_MAX, FRONTENDS_MAX},
+};
+
+use super::{
+    datapath::Realized,
+    desired::{Desired, DesiredFrontend, Ident, ident},
+    ops::Op,
+};
+
+/// What a group of operations is about: the place where its failure is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Something shared; each operation stands alone.
+    Shared,
+    /// The reply program on an interface.
+    Link(u32),
+    /// A frontend: its operations depend on each other.
+    Frontend(FrontendKey),
+    /// Leftovers of a crash; the operations depend on each other.
+    Leftovers,
+}
+
+/// Operations that belong together. When one fails the rest of the group must not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What it is about.
+    pub subject: Subject,
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+/// What to do, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub groups: Vec<Group>,
+    /// Where the next search for a free backend id begins.
+    pub next_backend: u32,
+}
+
+impl Plan {
+    /// All operations in order.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.groups.iter().flat_map(|group| &group.ops)
+    }
+
+    fn push(&mut self, subject: Subject, ops: Vec<Op>) {
+        if !ops.is_empty() {
+            self.groups.push(Group { subject, ops });
+        }
+    }
+}
+
+/// What an earlier agent left and may not be removed yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protected {
+    /// Frontends, with slots and backends.
+    pub frontends: BTreeSet<FrontendKey>,
+    /// Scopes.
+    pub scopes: BTreeSet<u64>,
+    /// Tasks.
+    pub local_tasks: BTreeSet<u32>,
+    /// Links.
+    pub task_links: BTreeSet<u32>,
+    /// Backends that had no slot: whose flows they have cannot be known.
+    pub orphans: BTreeSet<u32>,
+}
+
+impl Protected {
+    /// Everything that there is.
+    pub fn all(realized: &Realized) -> Self {
+        let slotted: HashSet<u32> = realized.slots.values().copied().collect();
+        Self {
+            frontends: realized.frontends.keys().copied().collect(),
+            scopes: realized.scopes.keys().copied().collect(),
+            local_tasks: realized.local_tasks.keys().copied().collect(),
+            task_links: realized.task_links.clone(),
+            orphans: realized
+                .backends
+                .keys()
+                .copied()
+                .filter(|id| !slotted.contains(id))
+                .collect(),
+        }
+    }
+
+    /// What is wanted now needs no protection any more: when it is not wanted later, somebody said so.
+    pub fn release(&mut self, desired: &Desired) {
+        self.frontends.retain(|key| !desired.frontends.contains_key(key));
+        self.scopes.retain(|key| !desired.scopes.contains_key(key));
+        self.local_tasks
+            .retain(|key| !desired.local_tasks.contains_key(key));
+        self.task_links.retain(|key| !desired.task_links.contains(key));
+    }
+}
+
+/// Compares and orders. `next_backend` spreads backend ids, so that a flow that still has the id of a removed
+/// backend does not find another one under it.
+pub fn plan(desired: &Desired, realized: &Realized, protected: &Protected, next_backend: u32) -> Plan {
+    let mut plan = Plan::default();
+    set_shared(&mut plan, desired, realized);
+    let mut world = World::new(desired, realized, next_backend);
+    for (key, want) in &desired.frontends {
+        let ops = world.upsert(*key, want);
+        plan.push(Subject::Frontend(*key), ops);
+    }
+    for key in realized.frontends.keys() {
+        if !desired.frontends.contains_key(key) && !protected.frontends.contains(key) {
+            let ops = world.remove(*key);
+            plan.push(Subject::Frontend(*key), ops);
+        }
+    }
+    let leftovers = world.leftovers(protected);
+    plan.push(Subject::Leftovers, leftovers);
+    delete_shared(&mut plan, desired, realized, protected);
+    plan.next_backend = world.next_backend;
+    plan
+}
+
+fn set_shared(plan: &mut Plan, desired: &Desired, realized: &Realized) {
+    for (cookie, scope) in &desired.scopes {
+        if realized.scopes.get(cookie) != Some(scope) {
+            plan.push(Subject::Shared, vec![Op::SetScope(*cookie, *scope)]);
+        }
+    }
+    for (address, value) in &desired.local_addrs {
+        if realized.local_addrs.get(address) != Some(value) {
+            plan.push(Subject::Shared, vec![Op::SetLocalAddr(*address, *value)]);
+        }
+    }
+    for ifindex in desired.task_links.difference(&realized.task_links) {
+        plan.push(Subject::Link(*ifindex), vec![Op::AttachTaskLink(*ifindex)]);
+    }
+    for (id, task) in &desired.local_tasks {
+        if realized.local_tasks.get(id) != Some(task) {
+            plan.push(Subject::Shared, vec![Op::SetLocalTask(*id, *task)]);
+        }
+    }
+}
+
+fn delete_shared(plan: &mut Plan, desired: &Desired, realized: &Realized, protected: &Protected) {
+    for id in realized.local_tasks.keys() {
+        if !desired.local_tasks.contains_key(id) && !protected.local_tasks.contains(id) {
+            plan.push(Subject::Shared, vec![Op::DeleteLocalTask(*id)]);
+        }
+    }
+    for ifindex in &realized.task_links {
+        if !desired.task_links.contains(ifindex) && !protected.task_links.contains(ifindex) {
+            plan.push(Subject::Shared, vec![Op::DetachTaskLink(*ifindex)]);
+        }
+    }
+    for cookie in realized.scopes.keys() {
+        if !desired.scopes.contains_key(cookie) && !protected.scopes.contains(cookie) {
+            plan.push(Subject::Shared, vec![Op::DeleteScope(*cookie)]);
+        }
+    }
+    for address in realized.local_addrs.keys() {
+        if !desired.local_addrs.contains_key(address) {
+            plan.push(Subject::Shared, vec![Op::DeleteLocalAddr(*address)]);
+        }
+    }
+}
+
+/// Who has which ids, worked out from what is in the kernel, and changed while the plan is made.
+struct World<'a> {
+    realized: &'a Realized,
+    /// Visible slots of every frontend whose id is its own; `None` for a slot that names nothing usable.
+    slots: HashMap<FrontendKey, Vec<Option<u32>>>,
+    /// Backends that no visible slot names, by identity.
+    orphans: BTreeMap<Ident, VecDeque<u32>>,
+    used_frontends: HashSet<u32>,
+    new_backends: HashSet<u32>,
+    next_frontend: u32,
+    next_backend: u32,
+}
+
+impl<'a> World<'a> {
+    fn new(desired: &Desired, realized: &'a Realized, next_backend: u32) -> Self {
+        let mut world = Self {
+            realized,
+            slots: HashMap::with_capacity(realized.frontends.len()),
+            orphans: BTreeMap::new(),
+            used_frontends: HashSet::with_capacity(realized.frontends.len()),
+            new_backends: HashSet::new(),
+            next_frontend: 0,
+            next_backend,
+        };
+        let mut owned: HashSet<u32> = HashSet::with_capacity(realized.backends.len());
+        // What is wanted comes first: should two frontends have one id (nobody writes that, but maps can be
+        // edited), the one that stays keeps it.
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = realized
+            .frontends
+            .iter()
+            .partition(|(key, _)| desired.frontends.contains_key(key));
+        for (key, frontend) in wanted.into_iter().chain(unwanted) {
+            if frontend.id >= FRONTENDS_MAX || !world.used_frontends.insert(frontend.id) {
+                continue;
+            }
+            let mut slots = vec![None; frontend.slots.min(BACKENDS_MAX) as usize];
+            for (slot, backend) in realized.slots.range(range(frontend.id)) {
+                let usable = realized.backends.contains_key(backend);
+                if let Some(place) = slots.get_mut(slot.index as usize)
+                    && usable
+                    && owned.insert(*backend)
+                {
+                    *place = Some(*backend);
+                }
+            }
+            world.slots.insert(*key, slots);
+        }
+        for (id, backend) in &realized.backends {
+            if !owned.contains(id) {
+                world.orphans.entry(ident(backend)).or_default().push_back(*id);
+            }
+        }
+        world
+    }
+
+    fn upsert(&mut self, key: FrontendKey, want: &DesiredFrontend) -> Vec<Op> {
+        let realized = self.realized;
+        let mine = self.slots.remove(&key);
+        let id = match (&mine, realized.frontends.get(&key)) {
+            (Some(_), Some(frontend)) => frontend.id,
+            _ => self.new_frontend(),
+        };
+        let old = mine.unwrap_or_default();
+        let mut ops = Vec::new();
+
+        // 1. Backends.
+        let mut by_ident: HashMap<Ident, u32> = HashMap::with_capacity(old.len());
+        let mut surplus: Vec<u32> = Vec::new();
+        for backend in old.iter().flatten() {
+            let identity = ident(&realized.backends[backend]);
+            if by_ident.insert(identity, *backend).is_some() {
+                surplus.push(*backend);
+            }
+        }
+        let mut active: Vec<u32> = Vec::with_capacity(want.active.len());
+        for value in &want.active {
+            let backend = self
+                .backend(&mut by_ident, ident(value))
+                .unwrap_or_else(|| self.new_backend());
+            if realized.backends.get(&backend) != Some(value) {
+                ops.push(Op::SetBackend(backend, *value));
+            }
+            active.push(backend);
+        }
+        for value in &want.draining {
+            let Some(backend) = self.backend(&mut by_ident, ident(value)) else {
+                continue;
+            };
+            if realized.backends.get(&backend) != Some(value) {
+                ops.push(Op::SetBackend(backend, *value));
+            }
+        }
+        surplus.extend(by_ident.into_values());
+
+        // 2. Slots in place.
+        let layout = layout(&old, &active);
+        for (index, backend) in layout.iter().enumerate() {
+            let slot = SlotKey {
+                frontend: id,
+                index: index as u32,
+            };
+            if realized.slots.get(&slot) != Some(backend) {
+                ops.push(Op::SetSlot(slot, *backend));
+            }
+        }
+
+        // 3. Master entry: the change becomes visible.
+        let master = Frontend {
+            id,
+            slots: layout.len() as u32,
+            target_port_be: want.target_port_be,
+            flags: 0,
+        };
+        if realized.frontends.get(&key) != Some(&master) {
+            ops.push(Op::SetFrontend(key, master));
+        }
+
+        // 4. Slots above the count, 5. backends without a reference.
+        let above = realized.slots.range(
+            SlotKey {
+                frontend: id,
+                index: layout.len() as u32,
+            }..=end(id),
+        );
+        ops.extend(above.rev().map(|(slot, _)| Op::DeleteSlot(*slot)));
+        surplus.sort_unstable();
+        ops.extend(surplus.into_iter().map(Op::DeleteBackend));
+        ops
+    }
+
+    fn remove(&mut self, key: FrontendKey) -> Vec<Op> {
+        let mut ops = vec![Op::DeleteFrontend(key)];
+        // A frontend without slots of its own shares its id with one that stays.
+        if let (Some(slots), Some(frontend)) = (self.slots.remove(&key), self.realized.frontends.get(&key)) {
+            let of_it = self.realized.slots.range(range(frontend.id));
+            ops.extend(of_it.rev().map(|(slot, _)| Op::DeleteSlot(*slot)));
+            let mut backends: Vec<u32> = slots.into_iter().flatten().collect();
+            backends.sort_unstable();
+            ops.extend(backends.into_iter().map(Op::DeleteBackend));
+        }
+        ops
+    }
+
+    /// Slots of ids that no frontend has, and backends that nobody claimed.
+    fn leftovers(&mut self, protected: &Protected) -> Vec<Op> {
+        let slots = self
+            .realized
+            .slots
+            .keys()
+            .filter(|slot| !self.used_frontends.contains(&slot.frontend));
+        let mut ops: Vec<Op> = slots.rev().map(|slot| Op::DeleteSlot(*slot)).collect();
+        let mut orphans: Vec<u32> = self.orphans.values().flatten().copied().collect();
+        orphans.retain(|id| !protected.orphans.contains(id));
+        orphans.sort_unstable();
+        ops.extend(orphans.into_iter().map(Op::DeleteBackend));
+        ops
+    }
+
+    /// The id of a backend that is there already.
+    fn backend(&mut self, mine: &mut HashMap<Ident, u32>, identity: Ident) -> Option<u32> {
+        mine.remove(&identity)
+            .or_else(|| self.orphans.get_mut(&identity)?.pop_front())
+    }
+
+    fn new_frontend(&mut self) -> u32 {
+        while self.used_frontends.contains(&self.next_frontend) {
+            self.next_frontend += 1;
+        }
+        self.used_frontends.insert(self.next_frontend);
+        self.next_frontend
+    }
+
+    fn new_backend(&mut self) -> u32 {
+        // Ends: the Writer admits fewer backends than there are ids, and even if all were taken the map's own
+        // limit would refuse the entry.
+        for _ in 0..BACKENDS_MAX {
+            let id = self.next_backend.clamp(1, BACKENDS_MAX - 1);
+            self.next_backend = if id + 1 < BACKENDS_MAX { id + 1 } else { 1 };
+            if !self.realized.backends.contains_key(&id) && self.new_backends.insert(id) {
+                return id;
+            }
+        }
+        // More than the map holds: a number outside its range, refused as full by the kernel.
+        BACKENDS_MAX + self.new_backends.len() as u32
+    }
+}
+
+/// Backends in slots: those that stay keep their slot, newcomers fill holes, then the last ones do.
+fn layout(old: &[Option<u32>], active: &[u32]) -> Vec<u32> {
+    let wanted: HashSet<u32> = active.iter().copied().collect();
+    let mut slots: Vec<Option<u32>> = old
+        .iter()
+        .map(|slot| slot.filter(|id| wanted.contains(id)))
+        .collect();
+    let placed: HashSet<u32> = slots.iter().flatten().copied().collect();
+    let mut newcomers = active.iter().copied().filter(|id| !placed.contains(id));
+    for slot in &mut slots {
+        if slot.is_none() {
+            *slot = newcomers.next();
+        }
+    }
+    slots.extend(newcomers.map(Some));
+    let mut index = 0;
+    while index < slots.len() {
+        if slots[index].is_some() {
+            index += 1;
+        } else if slots.last().is_some_and(Option::is_none) {
+            slots.pop();
+        } else {
+            slots.swap_remove(index);
+        }
+    }
+    slots.into_iter().flatten().collect()
+}
+
+fn end(frontend: u32) -> SlotKey {
+    SlotKey {
+        frontend,
+        index: u32::MAX,
+    }
+}
+
+fn range(frontend: u32) -> std::ops::RangeInclusive<SlotKey> {
+    SlotKey { frontend, index: 0 }..=end(frontend)
+}

@@ -1,0 +1,363 @@
+//! Claims about plan and apply, on a kernel in memory, with faults.
+
+use std::{net::Ipv4Addr, time::Instant};
+
+use super::{datapath::Realized, fake::Fake, faulty::Faulty, *};
+use crate::model::{Cookie, Facts, Gateway, Tables, Writer};
+
+/// A world from a few numbers: services with tasks on this node and another one.
+struct Sketch {
+    services: usize,
+    tasks: usize,
+    draining: usize,
+    without: Vec<usize>,
+}
+
+impl Sketch {
+    fn new(services: usize, tasks: usize) -> Self {
+        Self {
+            services,
+            tasks,
+            draining: 0,
+            without: Vec::new(),
+        }
+    }
+
+    fn tables(&self) -> Tables {
+        let mut text = String::from(
+            "node = \"n1\"\n[[nodes]]\nname = \"n1\"\naddress = \"192.168.9.1\"\n[[nodes]]\nname = \"n2\"\naddress = \"192.168.9.2\"\n[[networks]]\nname = \"proxy\"\n",
+        );
+        let mut services = String::new();
+        let mut facts = std::collections::BTreeMap::new();
+        for service in 0..self.services {
+            let mut names = Vec::new();
+            for task in (0..self.tasks).filter(|task| !self.without.contains(task)) {
+                let n = service * self.tasks + task;
+                let (high, low) = (n / 250, n % 250 + 1);
+                let local = task % 10 == 0;
+                text += &format!(
+                    "[[tasks]]\nname = \"s{service}.{task}\"\nnode = \"{}\"\nnetns = \"/ns/{n}\"\nnetworks = {{ ingress = \"10.{}.{high}.{low}\", proxy = \"10.{}.{high}.{low}\" }}\ndraining = {}\n",
+                    if local { "n1" } else { "n2" },
+                    1,
+                    2,
+                    task < self.draining,
+                );
+                names.push(format!("\"s{service}.{task}\""));
+                let gateway = Gateway {
+                    address: Ipv4Addr::new(172, 18, high as u8, low as u8),
+                    mac: [2; 6],
+                    host_ifindex: 100 + n as u32,
+                    gateway_mac: [4; 6],
+                };
+                if local {
+                    facts.insert(
+                        format!("/ns/{n}").into(),
+                        Facts {
+                            cookie: Cookie(1000 + n as u64),
+                            gateway: Some(gateway),
+                        },
+                    );
+                }
+            }
+            services += &format!(
+                "[[services]]\nname = \"s{service}\"\nvips = {{ proxy = \"10.3.{}.{}\" }}\nports = [{{ published = {}, target = 8080 }}]\ntasks = [{}]\n",
+                service / 250,
+                service % 250 + 1,
+                1000 + service,
+                names.join(", ")
+            );
+        }
+        let snapshot = crate::providers::file::parse("t.toml", &(text + &services), None).unwrap();
+        let mut writer = Writer::new(Cookie(1));
+        let refusals = writer.apply(&snapshot).to_vec();
+        assert!(refusals.is_empty(), "{refusals:?}");
+        writer.set_facts(facts);
+        writer.set_local_addrs([Ipv4Addr::new(192, 168, 9, 1)]);
+        writer.tables()
+    }
+}
+
+/// Every visible slot names an existing backend, and a local one's reply program is attached.
+fn check_invariants(state: &Realized) {
+    for (key, frontend) in &state.frontends {
+        for index in 0..frontend.slots {
+            let slot = proxy_ebpf::abi::SlotKey {
+                frontend: frontend.id,
+                index,
+            };
+            let backend = state.slots.get(&slot);
+            let value = backend.and_then(|id| state.backends.get(id));
+            let value = value.unwrap_or_else(|| panic!("{} slot {index}: {backend:?}", ops::Key(*key)));
+            assert!(
+                value.ifindex == 0 || state.task_links.contains(&value.ifindex),
+                "no reply program: {value:?}"
+            );
+        }
+    }
+}
+
+fn converge(kernel: &Fake, tables: &Tables) {
+    let mut reconciler = Reconciler::restore(Box::new(kernel.clone())).unwrap();
+    let pass = reconciler.pass(tables);
+    assert_eq!((pass.failed, pass.retry), (0, None));
+    assert_eq!(
+        reconciler.plan(tables).ops().count(),
+        0,
+        "a second pass has nothing to do"
+    );
+    assert_eq!(*reconciler.mirror(), *kernel.state());
+    assert!(
+        reconciler
+            .statuses()
+            .values()
+            .all(|status| *status == Status::Done)
+    );
+    check_invariants(&kernel.state());
+}
+
+/// Same but for ids: what a client can notice.
+fn meaning(state: &Realized) -> impl PartialEq + std::fmt::Debug + use<> {
+    let mut frontends = Vec::new();
+    for (key, frontend) in &state.frontends {
+        let mut backends: Vec<_> = (0..frontend.slots)
+            .map(|index| {
+                state.backends[&state.slots[&proxy_ebpf::abi::SlotKey {
+                    frontend: frontend.id,
+                    index,
+                }]]
+            })
+            .collect();
+        backends.sort();
+        frontends.push((*key, frontend.target_port_be, backends));
+    }
+    let rest = (
+        state.scopes.clone(),
+        state.local_tasks.clone(),
+        state.task_links.clone(),
+        state.slots.len(),
+    );
+    (frontends, rest, state.backends.len())
+}
+
+#[test]
+fn an_unchanged_world_is_an_empty_plan_also_after_a_restart() {
+    let kernel = Fake::default();
+    let mut sketch = Sketch::new(5, 11);
+    converge(&kernel, &sketch.tables());
+    sketch.draining = 3;
+    let draining = sketch.tables();
+    converge(&kernel, &draining);
+    let before = kernel.state().clone();
+    assert_eq!(
+        before.backends.len(),
+        5 * 11 * 2,
+        "draining backends keep their entry"
+    );
+    let mut again = Reconciler::restore(Box::new(kernel.clone())).unwrap();
+    assert_eq!(
+        again
+            .plan(&draining)
+            .ops()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
+    assert_eq!(again.pass(&draining).done, 0);
+    assert_eq!(*kernel.state(), before);
+    // No longer draining: the same entry, with its flows, gets its slot back.
+    sketch.draining = 0;
+    let ids: Vec<u32> = before.backends.keys().copied().collect();
+    converge(&kernel, &sketch.tables());
+    assert_eq!(kernel.state().backends.keys().copied().collect::<Vec<_>>(), ids);
+}
+
+#[test]
+fn removing_one_backend_touches_a_handful_of_entries() {
+    let kernel = Fake::default();
+    let mut sketch = Sketch::new(1, 100);
+    converge(&kernel, &sketch.tables());
+    sketch.without = vec![41];
+    let reconciler = Reconciler::restore(Box::new(kernel.clone())).unwrap();
+    let plan = reconciler.plan(&sketch.tables());
+    let ops: Vec<String> = plan.ops().map(ToString::to_string).collect();
+    assert_eq!(ops.len(), 2 * 4, "a VIP and a published port: {ops:#?}");
+    converge(&kernel, &sketch.tables());
+}
+
+#[test]
+fn faults_delay_and_do_not_harm() {
+    for seed in 1..20 {
+        let kernel = Fake::default();
+        let mut sketch = Sketch::new(4, 12);
+        for step in 0..4 {
+            match step {
+                1 => sketch.without = vec![0, 3, 11],
+                2 => sketch.draining = 5,
+                3 => sketch.services = 2,
+                _ => {}
+            }
+            let tables = sketch.tables();
+            let mut reconciler = Reconciler::restore(Box::new(Faulty::sometimes(
+                kernel.clone(),
+                10,
+                seed * 7919 + step,
+            )))
+            .unwrap();
+            let passes = (0..200).position(|_| {
+                let pass = reconciler.pass(&tables);
+                check_invariants(&kernel.state());
+                pass.failed == 0
+            });
+            assert!(
+                passes.is_some(),
+                "seed {seed} step {step} does not converge: {:?}",
+                reconciler.errors()
+            );
+            let clean = Fake::default();
+            converge(&clean, &tables);
+            if step < 2 {
+                assert_eq!(
+                    meaning(&kernel.state()),
+                    meaning(&clean.state()),
+                    "seed {seed} step {step}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_after_any_operation_leaves_whole_slots_and_is_repaired() {
+    let first = Sketch::new(3, 11);
+    let mut second = Sketch::new(2, 11);
+    second.without = vec![0, 4, 10];
+    second.draining = 3;
+    let third = Sketch::new(4, 4);
+    for (from, to) in [
+        (&Sketch::new(0, 0), &first),
+        (&first, &second),
+        (&second, &third),
+        (&first, &third),
+    ] {
+        let (from, to) = (from.tables(), to.tables());
+        let clean = Fake::default();
+        converge(&clean, &from);
+        let start = clean.state().clone();
+        let operations = Reconciler::restore(Box::new(clean.clone()))
+            .unwrap()
+            .plan(&to)
+            .ops()
+            .count();
+        assert!(operations > 10);
+        converge(&clean, &to);
+        for crash in 0..=operations {
+            let kernel = Fake::default();
+            *kernel.state() = start.clone();
+            let mut dying =
+                Reconciler::restore(Box::new(Faulty::crash_after(kernel.clone(), crash))).unwrap();
+            dying.pass(&to);
+            check_invariants(&kernel.state());
+            converge(&kernel, &to);
+            assert_eq!(
+                meaning(&kernel.state()),
+                meaning(&clean.state()),
+                "crash after {crash}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_is_pruned_before_the_provider_has_said_everything() {
+    let kernel = Fake::default();
+    converge(&kernel, &Sketch::new(3, 11).tables());
+    let mut tables = Sketch::new(1, 11).tables();
+    tables.prune = false;
+    let mut reconciler = Reconciler::restore(Box::new(kernel.clone())).unwrap();
+    let before = kernel.state().clone();
+    assert_eq!(reconciler.pass(&tables).done, 0);
+    assert_eq!(*kernel.state(), before);
+    // What this agent wanted and does not want any more goes at once; what it never knew stays.
+    let mut none = Sketch::new(0, 11).tables();
+    none.prune = false;
+    reconciler.pass(&none);
+    assert_eq!(kernel.state().frontends.len(), 4);
+    assert_eq!(kernel.state().backends.len(), 4 * 11);
+    none.prune = true;
+    reconciler.pass(&none);
+    assert!(kernel.state().frontends.is_empty() && kernel.state().backends.is_empty());
+    assert_eq!(kernel.state().scopes.len(), 1, "the node's own");
+}
+
+#[test]
+fn a_task_without_reply_program_gets_no_flow_and_the_others_do() {
+    let kernel = Fake::default();
+    let tables = Sketch::new(2, 11).tables();
+    let faulty = Faulty::on(kernel.clone(), |op| *op == ops::Op::AttachTaskLink(100));
+    let mut reconciler = Reconciler::restore(Box::new(faulty)).unwrap();
+    let pass = reconciler.pass(&tables);
+    assert_eq!(pass.failed, 1);
+    assert!(pass.retry.is_some());
+    check_invariants(&kernel.state());
+    assert_eq!(kernel.state().task_links.len(), 3);
+    assert!(
+        reconciler.errors().contains_key("attach link 100"),
+        "{:?}",
+        reconciler.errors()
+    );
+    assert!(
+        reconciler
+            .statuses()
+            .values()
+            .all(|status| *status == Status::Done)
+    );
+}
+
+#[test]
+fn a_refused_frontend_shows_why_and_the_others_are_done() {
+    let kernel = Fake::default();
+    let faulty = Faulty::on(
+        kernel.clone(),
+        |op| matches!(op, ops::Op::SetFrontend(key, _) if key.port_be == 1000_u16.to_be()),
+    );
+    let mut reconciler = Reconciler::restore(Box::new(faulty)).unwrap();
+    reconciler.pass(&Sketch::new(2, 3).tables());
+    let wrong: Vec<&Status> = reconciler
+        .statuses()
+        .values()
+        .filter(|s| **s != Status::Done)
+        .collect();
+    assert!(
+        matches!(wrong[..], [Status::Error(why)] if why.contains("*:1000/tcp")),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn a_thousand_services_are_planned_and_a_change_is_small() {
+    let kernel = Fake::default();
+    let mut sketch = Sketch::new(1000, 10);
+    let tables = sketch.tables();
+    let mut reconciler = Reconciler::restore(Box::new(kernel.clone())).unwrap();
+    let start = Instant::now();
+    let pass = reconciler.pass(&tables);
+    eprintln!(
+        "1 000 services x 10 tasks, VIP and port each: {} operations in {:?}",
+        pass.done,
+        start.elapsed()
+    );
+    check_invariants(&kernel.state());
+    sketch.services = 999;
+    let start = Instant::now();
+    let plan = reconciler.plan(&sketch.tables());
+    eprintln!(
+        "one service less: {} operations, {:?} with the tables",
+        plan.ops().count(),
+        start.elapsed()
+    );
+    assert_eq!(
+        plan.groups.len(),
+        2 + 3,
+        "its frontends, its local task, link and scope"
+    );
+}

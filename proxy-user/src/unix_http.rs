@@ -1,0 +1,112 @@
+//! A minimal HTTP/1.1 client over a unix socket: for the agent's own socket and for the Docker Engine.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, body::Incoming, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// Bytes of one answer: 10 000 services of the agent or of an engine are some MiB.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long one request may take, answer included. An engine that starts up is slow, one that hangs is slower.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens, or not for us.
+    #[error("cannot connect to {socket}: {source}")]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("{path}: {message}")]
+    Broken {
+        /// What was asked for.
+        path: String,
+        /// What happened.
+        message: String,
+    },
+    /// The answer is not a success.
+    #[error("{path}: {status}: {message}")]
+    Refused {
+        /// What was asked for.
+        path: String,
+        /// The answer's status.
+        status: StatusCode,
+        /// Its body.
+        message: String,
+    },
+}
+
+/// Sends a GET and returns the answer once its head is there.
+pub async fn open(socket: &Path, path: &str) -> Result<hyper::Response<Incoming>, Error> {
+    let broken = |message: String| Error::Broken {
+        path: path.into(),
+        message,
+    };
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| Error::Connect {
+            socket: socket.into(),
+            source,
+        })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    // Ends with the answer's body, or when that is dropped.
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(HOST, "localhost")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| broken(error.to_string()))?;
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| broken(error.to_string()))
+}
+
+/// Sends a GET and returns the whole body of a successful answer.
+pub async fn get(socket: &Path, path: &str) -> Result<Bytes, Error> {
+    let broken = |message: String| Error::Broken {
+        path: path.into(),
+        message,
+    };
+    let whole = async {
+        let response = open(socket, path).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| broken(error.to_string()))?
+            .to_bytes();
+        if status.is_success() {
+            Ok(body)
+        } else {
+            let message = String::from_utf8_lossy(&body).trim().to_owned();
+            Err(Error::Refused {
+                path: path.into(),
+                status,
+                message,
+            })
+        }
+    };
+    tokio::time::timeout(REQUEST_TIMEOUT, whole)
+        .await
+        .unwrap_or_else(|_| {
+            Err(broken(format!(
+                "no answer within {} s",
+                REQUEST_TIMEOUT.as_secs()
+            )))
+        })
+}
