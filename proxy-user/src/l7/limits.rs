@@ -30,6 +30,20 @@ pub const FILES_PER_CONNECTION: usize = 2;
 /// at most 0.8/32 = 2.5 points.
 pub const SPREAD: usize = 32;
 
+/// Requests after which a connection makes room for a new one, while there are turns left.
+///
+/// Workers share the kernel's rotation, so the connections of one worker are a random part of it and would be
+/// uneven by themselves. With this many requests each, what 2 × [`SPREAD`] connections have left over is uneven by
+/// about 8 × √(64 / 5 / 12) ≈ 8 requests of a thousand.
+pub const UPSTREAM_TURN_REQUESTS: u32 = 8;
+
+/// Turns that a worker has saved for one upstream: 256 × 8 = 2 048 requests are spread this finely at any speed.
+pub const UPSTREAM_TURNS_MAX: u32 = 256;
+
+/// Turns that come back each second. A closed connection keeps its local port for 60 s: 8 workers × 16 × 60 = 7 680
+/// of the 28 232 that the kernel has for one address. Above this rate connections are replaced by age alone.
+pub const UPSTREAM_TURNS_PER_SECOND: u32 = 16;
+
 /// Age at which an upstream connection is retired, before jitter: new replicas have their share this soon.
 pub const UPSTREAM_AGE_MAX: Duration = Duration::from_secs(2);
 

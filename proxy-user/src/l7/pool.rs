@@ -5,6 +5,8 @@
 //! up to [`limits::SPREAD`] connections are opened before any is reused; the one that has been idle longest is
 //! reused first, so that all take turns; each is retired after about [`limits::UPSTREAM_AGE_MAX`], so that replicas
 //! that came later have their share this soon; and an idle one is closed after [`limits::UPSTREAM_IDLE_MAX`].
+//! As long as the load is modest, a connection also makes room after [`limits::UPSTREAM_TURN_REQUESTS`]: workers share
+//! the kernel's rotation, and each would otherwise keep the uneven part of it that it happened to get.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -35,12 +37,14 @@ pub struct Pool {
     live: Rc<Cell<usize>>,
     /// Stands in when the resolver fails later.
     addresses: RefCell<Vec<IpAddr>>,
+    turns: Turns,
 }
 
 struct Conn {
     sender: SendRequest<ToUpstream>,
     retire_at: Instant,
     idle_since: Instant,
+    served: u32,
     _live: Live,
 }
 
@@ -57,6 +61,32 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+    }
+}
+
+/// How often a healthy connection may still be replaced: a bucket that fills with time.
+struct Turns {
+    left: Cell<u32>,
+    refilled: Cell<Instant>,
+}
+
+impl Turns {
+    fn take(&self, now: Instant) -> bool {
+        let millis = (now - self.refilled.get()).as_millis();
+        let gained =
+            (millis * u128::from(limits::UPSTREAM_TURNS_PER_SECOND) / 1000).min(u128::from(u32::MAX)) as u32;
+        if gained > 0 {
+            self.refilled.set(now);
+            self.left.set(
+                self.left
+                    .get()
+                    .saturating_add(gained)
+                    .min(limits::UPSTREAM_TURNS_MAX),
+            );
+        }
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
     }
 }
 
@@ -84,6 +114,10 @@ impl Lease {
             mut conn, pool, keep, ..
         } = self;
         let now = Instant::now();
+        conn.served += 1;
+        if conn.served >= limits::UPSTREAM_TURN_REQUESTS && pool.turns.take(now) {
+            return;
+        }
         let mut idle = pool.idle.borrow_mut();
         let fits = idle.len() < limits::UPSTREAM_IDLE_COUNT_MAX;
         if keep && fits && now < conn.retire_at && !conn.sender.is_closed() {
@@ -101,6 +135,10 @@ impl Pool {
             idle: RefCell::default(),
             live: Rc::default(),
             addresses: RefCell::default(),
+            turns: Turns {
+                left: Cell::new(limits::UPSTREAM_TURNS_MAX),
+                refilled: Cell::new(Instant::now()),
+            },
         }
     }
 
@@ -181,6 +219,7 @@ impl Pool {
             sender,
             retire_at: now + worker.jitter(limits::UPSTREAM_AGE_MAX),
             idle_since: now,
+            served: 0,
             _live: live,
         })
     }
@@ -232,6 +271,24 @@ pub fn jittered(base: Duration, random: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_run_out_and_come_back_with_time() {
+        let began = Instant::now();
+        let turns = Turns {
+            left: Cell::new(2),
+            refilled: Cell::new(began),
+        };
+        assert_eq!(
+            [turns.take(began), turns.take(began), turns.take(began)],
+            [true, true, false]
+        );
+        let later = began + Duration::from_millis(1000 / u64::from(limits::UPSTREAM_TURNS_PER_SECOND) + 1);
+        assert_eq!([turns.take(later), turns.take(later)], [true, false]);
+        let much_later = later + Duration::from_secs(86_400);
+        assert!(turns.take(much_later));
+        assert_eq!(turns.left.get(), limits::UPSTREAM_TURNS_MAX - 1);
+    }
 
     #[test]
     fn jitter_stays_within_a_quarter() {
