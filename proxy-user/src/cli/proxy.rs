@@ -1,6 +1,6 @@
 //! `portico proxy`: flags, environment and secrets to settings; then the proxy until a signal ends it.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,9 +14,17 @@ use crate::l7::settings::{ServiceDefaults, Settings, Timeouts, parse_ports};
 /// Where Docker puts secrets.
 const SECRETS: &str = "/run/secrets";
 
-/// Flags of `portico proxy`. The variables without PORTICO_ are docker-flow-proxy's.
+/// Flags of `portico proxy`.
 #[derive(clap::Args)]
 pub struct Args {
+    /// In a box because the other verbs have far fewer.
+    #[command(flatten)]
+    flags: Box<Flags>,
+}
+
+/// The variables without PORTICO_ are docker-flow-proxy's.
+#[derive(clap::Args)]
+struct Flags {
     /// Address of the API
     #[arg(long, env = "IP", default_value = "0.0.0.0")]
     ip: IpAddr,
@@ -89,7 +97,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Exit> {
     log_to_stderr();
     refuse_unsupported(&|name| std::env::var(name).ok())?;
-    let settings = settings(args, Path::new(SECRETS), limits::connections_possible())?;
+    let settings = settings(*args.flags, Path::new(SECRETS), limits::connections_possible())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::Failed(format!("cannot make a runtime: {error}")))?;
     runtime.block_on(async {
@@ -125,10 +133,11 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .try_init();
 }
 
-fn settings(args: Args, secrets: &Path, connections_possible: usize) -> Result<Settings, Exit> {
+fn settings(args: Flags, secrets: &Path, connections_possible: usize) -> Result<Settings, Exit> {
     let secret = |name: &str| read_secret(secrets, name);
     let ports = |name: &str, text: &str| {
         let text = secret(name).unwrap_or_else(|| text.to_owned());
@@ -265,13 +274,13 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: Args,
+        flags: Flags,
     }
 
     fn read(line: &[&str], secrets: &Path) -> Result<Settings, Exit> {
         let args = Line::try_parse_from([&["proxy"], line].concat())
             .map_err(|e| Exit::Usage(e.to_string()))?
-            .args;
+            .flags;
         settings(args, secrets, 100)
     }
 

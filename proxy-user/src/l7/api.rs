@@ -121,10 +121,10 @@ impl Api {
         if spec.distribute {
             return self.distribute(&params, method, path, &spec).await;
         }
-        if let Some(wanted) = &self.settings.defaults.instance_filter {
-            if !wanted.eq_ignore_ascii_case(&spec.proxy_instance_name) {
-                return respond(StatusCode::OK, "", &spec);
-            }
+        if let Some(wanted) = &self.settings.defaults.instance_filter
+            && !wanted.eq_ignore_ascii_case(&spec.proxy_instance_name)
+        {
+            return respond(StatusCode::OK, "", &spec);
         }
         let outcome = match spec.is_removal() {
             true => {

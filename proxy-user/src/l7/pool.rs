@@ -150,10 +150,11 @@ impl Pool {
         keep: bool,
         fresh: bool,
     ) -> Result<Lease, Refusal> {
-        if !fresh && self.live.get() >= limits::SPREAD {
-            if let Some(conn) = self.take_idle() {
-                return Ok(self.lease(conn, keep, true));
-            }
+        if !fresh
+            && self.live.get() >= limits::SPREAD
+            && let Some(conn) = self.take_idle()
+        {
+            return Ok(self.lease(conn, keep, true));
         }
         match self.open(worker, upstream).await {
             Ok(conn) => Ok(self.lease(conn, keep, false)),

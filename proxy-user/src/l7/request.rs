@@ -113,14 +113,14 @@ async fn forward(
 ) -> Result<Answer, Refusal> {
     let worker = &client.worker;
     let host = parse(&request)?.into_owned();
-    let snapshot = worker.snapshot();
+    let rules = worker.rules();
     let subject = Subject {
         path: request.uri().path(),
         host: &host,
         headers: request.headers(),
         port: client.port,
     };
-    let (service, rule) = match snapshot.route(&subject) {
+    let (service, rule) = match rules.route(&subject) {
         Route::Forward(service, rule) => (service, rule),
         Route::Redirect(redirect) => return front_redirect(redirect, &host, request.uri()),
         Route::None => return Err(Refusal::NoRoute),

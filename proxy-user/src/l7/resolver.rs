@@ -50,7 +50,7 @@ impl Resolver {
             return Vec::new();
         };
         match inner.lookup_ip(host).await {
-            Ok(found) => found.iter().map(|rdata| rdata).collect(),
+            Ok(found) => found.iter().collect(),
             Err(error) => {
                 tracing::debug!(host, %error, "name not resolved");
                 Vec::new()

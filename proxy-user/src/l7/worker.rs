@@ -26,6 +26,17 @@ pub struct Shared {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
+/// A worker's own reference to the rules, so that requests do not write to a count that other workers share.
+pub struct Rules(Arc<Snapshot>);
+
+impl std::ops::Deref for Rules {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 /// The state of one worker.
 pub struct Worker {
     /// Common to all.
@@ -38,8 +49,7 @@ pub struct Worker {
     pub drain: Notify,
     /// The process is to end.
     pub draining: Cell<bool>,
-    /// A second reference count would be shared with other workers; this one is not.
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    rules: RefCell<Rc<Rules>>,
     pools: RefCell<Vec<Option<Rc<Pool>>>>,
     open: Cell<usize>,
     ended: Notify,
@@ -61,11 +71,11 @@ impl Drop for Open {
 
 impl Worker {
     /// The rules in force.
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn rules(&self) -> Rc<Rules> {
         let current = self.shared.snapshot.load();
-        let mut cached = self.snapshot.borrow_mut();
-        if !Arc::ptr_eq(&current, &cached) {
-            *cached = Rc::new(Arc::clone(&current));
+        let mut cached = self.rules.borrow_mut();
+        if !Arc::ptr_eq(&current, &cached.0) {
+            *cached = Rc::new(Rules(Arc::clone(&current)));
         }
         cached.clone()
     }
@@ -105,7 +115,7 @@ impl Worker {
 
     fn reap(&self) {
         // A worker without requests lets go of an old snapshot here, and so of its upstream slots.
-        drop(self.snapshot());
+        drop(self.rules());
         for slot in self.pools.borrow_mut().iter_mut() {
             // Somebody else may hold the pool to open a connection in it.
             if slot
@@ -128,7 +138,7 @@ pub async fn run(
 ) -> std::io::Result<()> {
     let drain_limit = shared.settings.drain;
     let worker = Rc::new(Worker {
-        snapshot: RefCell::new(Rc::new(shared.snapshot.load_full())),
+        rules: RefCell::new(Rc::new(Rules(shared.snapshot.load_full()))),
         counters,
         resolver: Resolver::from_system(),
         drain: Notify::new(),

@@ -117,7 +117,8 @@ fn services_are_ordered_by_class_and_then_by_acl_name() {
 
 #[test]
 fn path_types_match_as_haproxy_does() {
-    let cases: [(&str, &str, &[(&str, bool)]); 6] = [
+    type Case = (&'static str, &'static str, &'static [(&'static str, bool)]);
+    let cases: [Case; 6] = [
         ("path", "/a", &[("/a", true), ("/a/", false), ("/A", false)]),
         (
             "path_beg",
