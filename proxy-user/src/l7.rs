@@ -1,1 +1,42 @@
-//! (filled by its own change)
+//! The L7 proxy: from an HTTP call that names a service to a request that reaches it.
+//!
+//! State flows one way: [`api`] and the state directory → [`table`] (the one writer) → [`router::Snapshot`] (one
+//! atomic swap) → [`worker`]s. Nothing on the request path takes a lock that another worker can hold.
+//!
+//! The life of a request is [`request`], top to bottom: accept, parse, route, policy, upstream, response, log.
+//! Everything beside it is a piece that can be explained without it: [`router`] orders and matches rules,
+//! [`pool`] turns per-connection balancing of the kernel into even shares per request, [`conn`] drives one client
+//! connection and its timeouts, [`refusal`] names every reason for which a request is answered by the proxy.
+
+pub mod limits;
+pub mod settings;
+
+pub mod params;
+pub mod spec;
+
+pub mod compile;
+pub mod domain;
+pub mod headers;
+pub mod rewrite;
+pub mod router;
+
+pub mod state;
+pub mod table;
+
+pub mod api;
+pub mod distribute;
+
+pub mod body;
+pub mod conn;
+pub mod metrics;
+pub mod pool;
+pub mod refusal;
+pub mod request;
+pub mod resolver;
+pub mod tunnel;
+pub mod worker;
+
+pub mod server;
+
+#[cfg(test)]
+mod tests;

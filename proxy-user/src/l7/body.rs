@@ -1,0 +1,254 @@
+//! Bodies in both directions, streamed: what the client sends, and what the client gets.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::conn::ConnState;
+use super::pool::Lease;
+use super::refusal::Refusal;
+use super::request::LogEntry;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client's side.
+    #[error("request body: {}", .0.name())]
+    Client(Refusal),
+    /// The upstream's side.
+    #[error("response body")]
+    Upstream(#[source] hyper::Error),
+    /// The upstream was silent for too long.
+    #[error("response body: nothing arrived in time")]
+    UpstreamTimeout,
+}
+
+/// What is known of a request body while somebody else polls it.
+pub struct Progress {
+    /// When something last moved.
+    pub last: Cell<Instant>,
+    /// Waiting for the client, so the upstream is not to blame.
+    pub awaits_client: Cell<bool>,
+    /// The client's fault, if there is one.
+    pub failed: Cell<Option<Refusal>>,
+}
+
+/// The request body as the upstream connection sends it.
+pub enum ToUpstream {
+    /// There is none.
+    Empty,
+    /// Passed on as it arrives.
+    Client(ClientBody),
+}
+
+/// The client's body, watched.
+pub struct ClientBody {
+    /// From hyper's server side.
+    pub inner: Incoming,
+    /// Shared with the request.
+    pub progress: Rc<Progress>,
+    /// TIMEOUT_CLIENT.
+    pub timeout: Duration,
+    /// Armed when the client keeps us waiting.
+    pub sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for ToUpstream {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            ToUpstream::Empty => Poll::Ready(None),
+            ToUpstream::Client(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ToUpstream::Empty => true,
+            ToUpstream::Client(body) => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ToUpstream::Empty => SizeHint::with_exact(0),
+            ToUpstream::Client(body) => body.inner.size_hint(),
+        }
+    }
+}
+
+impl ClientBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let fail = |progress: &Progress, refusal| {
+            progress.awaits_client.set(false);
+            progress.failed.set(Some(refusal));
+            Poll::Ready(Some(Err(BodyError::Client(refusal))))
+        };
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.sleep = None;
+                self.progress.awaits_client.set(false);
+                self.progress.last.set(Instant::now());
+                match frame {
+                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                    Some(Err(_)) => fail(&self.progress, Refusal::BodyInvalid),
+                    None => Poll::Ready(None),
+                }
+            }
+            Poll::Pending => {
+                self.progress.awaits_client.set(true);
+                let sleep = self
+                    .sleep
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
+                ready!(sleep.as_mut().poll(cx));
+                fail(&self.progress, Refusal::BodyTimeout)
+            }
+        }
+    }
+}
+
+/// The response body as the client's connection sends it. Dropping it ends the request.
+pub struct Outgoing {
+    kind: Kind,
+    end: RequestEnd,
+}
+
+enum Kind {
+    Full(Bytes),
+    Upstream {
+        body: Incoming,
+        lease: Option<Lease>,
+        timeout: Duration,
+        sleep: Option<Pin<Box<Sleep>>>,
+    },
+}
+
+/// What happens when a request is over, however it ends.
+pub struct RequestEnd {
+    /// The connection becomes idle.
+    pub conn: Arc<ConnState>,
+    /// The access log's line.
+    pub log: Option<Box<LogEntry>>,
+}
+
+impl Drop for RequestEnd {
+    fn drop(&mut self) {
+        self.conn.request_ended();
+        if let Some(log) = self.log.take() {
+            log.write();
+        }
+    }
+}
+
+impl RequestEnd {
+    fn count(&mut self, bytes: usize) {
+        if let Some(log) = &mut self.log {
+            log.bytes += bytes as u64;
+        }
+    }
+}
+
+impl Outgoing {
+    /// A body that is known whole.
+    pub fn full(bytes: Bytes, end: RequestEnd) -> Self {
+        Outgoing {
+            kind: Kind::Full(bytes),
+            end,
+        }
+    }
+
+    /// The upstream's body; its connection goes back to the pool at the end.
+    pub fn upstream(body: Incoming, lease: Lease, timeout: Duration, end: RequestEnd) -> Self {
+        let lease = if body.is_end_stream() {
+            lease.release();
+            None
+        } else {
+            Some(lease)
+        };
+        Outgoing {
+            kind: Kind::Upstream {
+                body,
+                lease,
+                timeout,
+                sleep: None,
+            },
+            end,
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let (body, lease, timeout, sleep) = match &mut this.kind {
+            Kind::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.end.count(bytes.len());
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Kind::Upstream {
+                body,
+                lease,
+                timeout,
+                sleep,
+            } => (body, lease, timeout, sleep),
+        };
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(sleep) = sleep {
+                    sleep.as_mut().reset(Instant::now() + *timeout);
+                }
+                // The end may be known with the last data, and hyper then does not poll again.
+                if frame.is_none() || body.is_end_stream() {
+                    lease.take().map(Lease::release).unwrap_or_default();
+                }
+                match frame {
+                    Some(Ok(frame)) => {
+                        this.end.count(frame.data_ref().map_or(0, Bytes::len));
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Upstream(error)))),
+                    None => Poll::Ready(None),
+                }
+            }
+            Poll::Pending => {
+                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(*timeout)));
+                ready!(sleep.as_mut().poll(cx));
+                Poll::Ready(Some(Err(BodyError::UpstreamTimeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}

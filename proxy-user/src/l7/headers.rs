@@ -1,0 +1,239 @@
+//! Fields that a proxy must not pass on, and edits that a service asks for.
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Removes what RFC 9110 §7.6.1 calls hop-by-hop: the fields that Connection names, and those that are always.
+///
+/// Transfer-Encoding goes too: the framing of the next hop is written by the proxy, never copied.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            // The end-to-end fields that a sender must not be able to take away by naming them.
+            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+    for name in [
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::UPGRADE,
+        header::PROXY_AUTHORIZATION,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Whether a comma-separated field has a token, in any case.
+pub fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+/// Appends the client's address to X-Forwarded-For, in one field whatever the client sent.
+pub fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
+    let name = HeaderName::from_static("x-forwarded-for");
+    if !headers.contains_key(&name) {
+        headers.insert(name, client.clone());
+        return;
+    }
+    let mut joined = Vec::new();
+    for value in headers.get_all(&name) {
+        joined.extend_from_slice(value.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(client.as_bytes());
+    // The parts were valid values, and so are a comma and a space.
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, value);
+    }
+}
+
+/// Additions, replacements and deletions of fields, in the original's order: add, set, delete.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderEdits {
+    add: Vec<(HeaderName, HeaderValue)>,
+    set: Vec<(HeaderName, HeaderValue)>,
+    delete: Vec<HeaderName>,
+}
+
+impl HeaderEdits {
+    /// Reads the three lists. An error says what is wrong with which of them (0, 1 or 2).
+    pub fn parse(add: &[String], set: &[String], delete: &[String]) -> Result<Self, (usize, String)> {
+        let pairs = |which: usize, items: &[String]| -> Result<Vec<_>, (usize, String)> {
+            items
+                .iter()
+                .map(|item| pair(item).map_err(|text| (which, text)))
+                .collect()
+        };
+        Ok(HeaderEdits {
+            add: pairs(0, add)?,
+            set: pairs(1, set)?,
+            delete: delete
+                .iter()
+                .map(|item| field_name(item.trim()))
+                .collect::<Result<_, _>>()
+                .map_err(|t| (2, t))?,
+        })
+    }
+
+    /// Applies them.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.add {
+            headers.append(name.clone(), value.clone());
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        for name in &self.delete {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Reads `Name value`, with HAProxy's quotes and backslashes in the value.
+fn pair(item: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let item = item.trim();
+    let (name, value) = item
+        .split_once(char::is_whitespace)
+        .ok_or_else(|| format!("`{item}` is not `Name value`"))?;
+    let value = plain_value(value.trim())?;
+    let value =
+        HeaderValue::from_str(&value).map_err(|_| format!("`{item}` has a value that no field can have"))?;
+    Ok((field_name(name)?, value))
+}
+
+fn field_name(text: &str) -> Result<HeaderName, String> {
+    let name =
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not a field name"))?;
+    let is_framing = [
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TE,
+    ]
+    .contains(&name);
+    match is_framing {
+        true => Err(format!("`{text}` belongs to the connection and cannot be edited")),
+        false => Ok(name),
+    }
+}
+
+fn plain_value(text: &str) -> Result<String, String> {
+    if text.contains("%[") {
+        return Err(format!("`{text}` has an expression, which is not supported yet"));
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut word = String::new();
+    let (mut quote, mut chars, mut words) = (None, text.chars(), 0);
+    while let Some(char) = chars.next() {
+        match (char, quote) {
+            ('\\', None | Some('"')) => word.extend(chars.next()),
+            (mark, Some(open)) if mark == open => quote = None,
+            ('"' | '\'', None) => quote = Some(char),
+            (space, None) if space.is_whitespace() => {
+                push_word(&mut out, &mut word, &mut words, text)?;
+            }
+            (other, _) => word.push(other),
+        }
+    }
+    push_word(&mut out, &mut word, &mut words, text)?;
+    Ok(out)
+}
+
+fn push_word(out: &mut String, word: &mut String, words: &mut usize, text: &str) -> Result<(), String> {
+    if *words > 0 && (word == "if" || word == "unless") {
+        return Err(format!("`{text}` has a condition, which is not supported yet"));
+    }
+    if *words > 0 && !word.is_empty() {
+        out.push(' ');
+    }
+    out.push_str(word);
+    word.clear();
+    *words += 1;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    #[test]
+    fn fields_of_the_connection_are_stripped() {
+        let mut headers = map(&[
+            ("connection", "X-Secret, keep-alive"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "Chunked"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("host", "a"),
+            ("x-kept", "1"),
+        ]);
+        headers.append(header::CONNECTION, HeaderValue::from_static("Host"));
+        strip_hop_by_hop(&mut headers);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "x-kept"]);
+    }
+
+    #[test]
+    fn the_client_is_appended_to_what_it_sent() {
+        let client = HeaderValue::from_static("192.0.2.1");
+        let mut headers = HeaderMap::new();
+        append_forwarded_for(&mut headers, &client);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        let mut headers = map(&[("x-forwarded-for", "10.0.0.1")]);
+        headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.2"));
+        append_forwarded_for(&mut headers, &client);
+        assert_eq!(
+            headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(),
+            ["10.0.0.1, 10.0.0.2, 192.0.2.1"]
+        );
+    }
+
+    #[test]
+    fn plain_values_are_read_and_expressions_refused() {
+        let read =
+            |text: &str| HeaderEdits::parse(&[text.into()], &[], &[]).map(|edits| edits.add[0].clone());
+        for (text, value) in [
+            ("X-A b", "b"),
+            ("X-A  \"b c\"", "b c"),
+            ("X-A b\\ c", "b c"),
+            ("X-A b c", "b c"),
+            ("X-A 'q\"q'", "q\"q"),
+        ] {
+            assert_eq!(read(text).unwrap().1, value, "{text}");
+        }
+        for text in [
+            "X-A",
+            "X-A %[src]",
+            "X-A b if { ssl_fc }",
+            "X:A b",
+            "Content-Length 5",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}

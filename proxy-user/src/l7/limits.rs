@@ -1,0 +1,109 @@
+//! Every limit of the proxy, with the arithmetic it comes from.
+
+use std::time::Duration;
+
+/// Bytes of one request head, and of hyper's read buffer for a client connection.
+///
+/// HAProxy allows 16 KiB less a reserve, nginx 4 × 8 KiB; two of nginx's buffers admit the largest cookies that
+/// browsers send (4 KiB × a handful) and bound what 65 536 slow clients can pin to 2 GiB.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Fields of one head. hyper keeps this many on the stack; HAProxy's limit is 101.
+pub const HEADERS_MAX: usize = 100;
+
+/// Bytes of a request target: half a head, so that a long target still leaves room for fields.
+pub const URI_BYTES_MAX: usize = HEAD_BYTES_MAX / 2;
+
+/// Client connections of the whole process, before the file limit is considered.
+pub const CONNECTIONS_MAX: usize = 65_536;
+
+/// Files that are not connections: listeners, state, resolver sockets, standard streams.
+pub const FILES_RESERVED: usize = 256;
+
+/// Files per client connection: its own socket and the upstream connection that serves it.
+pub const FILES_PER_CONNECTION: usize = 2;
+
+/// Upstream connections that a worker opens to one upstream before it reuses an idle one.
+///
+/// The kernel balances a VIP per connection. With N connections in rotation over n replicas the worst share is
+/// off by less than 1/N: 16 would allow 4/16 = 25 % where 20 % ± 4 is promised for five replicas, 32 is off by
+/// at most 0.8/32 = 2.5 points.
+pub const SPREAD: usize = 32;
+
+/// Requests after which a connection makes room for a new one, while there are turns left.
+///
+/// Workers share the kernel's rotation, so the connections of one worker are a random part of it and would be
+/// uneven by themselves. With this many requests each, what 2 × [`SPREAD`] connections have left over is uneven by
+/// about 8 × √(64 / 5 / 12) ≈ 8 requests of a thousand.
+pub const UPSTREAM_TURN_REQUESTS: u32 = 8;
+
+/// Turns that a worker has saved for one upstream: 256 × 8 = 2 048 requests are spread this finely at any speed.
+pub const UPSTREAM_TURNS_MAX: u32 = 256;
+
+/// Turns that come back each second. A closed connection keeps its local port for 60 s: 8 workers × 16 × 60 = 7 680
+/// of the 28 232 that the kernel has for one address. Above this rate connections are replaced by age alone.
+pub const UPSTREAM_TURNS_PER_SECOND: u32 = 16;
+
+/// Age at which an upstream connection is retired, before jitter: new replicas have their share this soon.
+pub const UPSTREAM_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// Jitter of the age, in percent either way, so that a pool does not reconnect all at once.
+pub const UPSTREAM_AGE_JITTER_PERCENT: u32 = 25;
+
+/// Idle time after which an upstream connection is closed.
+pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// Idle connections that one worker keeps to one upstream: enough for 512 concurrent requests per worker.
+pub const UPSTREAM_IDLE_COUNT_MAX: usize = 512;
+
+/// How often a worker looks for idle connections to close: a quarter of the idle time.
+pub const REAP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Attempts to connect: a refused connection may be one replica's, and the next goes to another.
+pub const CONNECT_ATTEMPTS_MAX: usize = 3;
+
+/// Longest time that an answer of the resolver is believed.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(2);
+
+/// Longest time that a name's absence is believed.
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of a compiled regular expression: bounds what one reconfigure can cost.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of a body that the API reads.
+pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long the API waits for the state file before it answers; the routes are in force already.
+pub const STATE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How long one replica may take in a fan-out.
+pub const DISTRIBUTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Length of the queue of connections that the kernel holds for a listener.
+pub const BACKLOG: i32 = 4096;
+
+/// Client connections that the limit of open files allows, after raising it as far as we may.
+pub fn connections_possible() -> usize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls only read or write the struct that they are given.
+    let files = unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return CONNECTIONS_MAX;
+        }
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            rlim_max: limit.rlim_max,
+        };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 {
+            raised.rlim_cur
+        } else {
+            limit.rlim_cur
+        }
+    };
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    (files.saturating_sub(FILES_RESERVED) / FILES_PER_CONNECTION).max(1)
+}

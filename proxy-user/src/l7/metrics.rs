@@ -1,0 +1,160 @@
+//! Counters: each worker has its own, a scrape adds them up.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::refusal::Refusal;
+
+/// What a worker counts. Only its worker writes, so an addition is a load and a store.
+#[repr(align(128))]
+#[derive(Default)]
+pub struct Counters {
+    refused: [Cell; Refusal::ALL.len()],
+    responses: [Cell; 6],
+    /// Client connections that were accepted.
+    pub connections: Cell,
+    /// Client connections that are open.
+    pub connections_open: Cell,
+    /// Connections that were opened to upstreams.
+    pub upstream_connects: Cell,
+    /// Requests that went over a connection that had served another.
+    pub upstream_reuses: Cell,
+    /// Requests that were sent a second time.
+    pub upstream_retries: Cell,
+    /// Connections that became tunnels.
+    pub upgrades: Cell,
+}
+
+/// A counter with one writer.
+#[derive(Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds one.
+    pub fn up(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Takes one away.
+    pub fn down(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Counters {
+    /// Counts a refusal.
+    pub fn refused(&self, refusal: Refusal) {
+        self.refused[refusal as usize].up();
+    }
+
+    /// Counts an answer by its class.
+    pub fn responded(&self, status: hyper::StatusCode) {
+        self.responses[usize::from(status.as_u16() / 100).min(5)].up();
+    }
+}
+
+/// Prometheus text of all workers together.
+pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -> String {
+    let sum = |value: &dyn Fn(&Counters) -> u64| workers.iter().map(|w| value(w)).fold(0, u64::wrapping_add);
+    let mut out = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(out, "{name}{labels} {value}");
+        }
+    };
+    let refused: Vec<_> = Refusal::ALL
+        .iter()
+        .map(|r| {
+            (
+                format!("{{reason=\"{}\"}}", r.name()),
+                sum(&|w| w.refused[*r as usize].get()),
+            )
+        })
+        .collect();
+    family(
+        "portico_proxy_refused_total",
+        "counter",
+        "Requests and connections refused, by reason.",
+        &refused,
+    );
+    let responses: Vec<_> = (1..=5)
+        .map(|class| {
+            (
+                format!("{{code=\"{class}xx\"}}"),
+                sum(&|w| w.responses[class].get()),
+            )
+        })
+        .collect();
+    family(
+        "portico_proxy_responses_total",
+        "counter",
+        "Responses to clients, by class.",
+        &responses,
+    );
+    type Value = fn(&Counters) -> u64;
+    let singles: [(&str, &str, &str, Value); 6] = [
+        (
+            "connections_total",
+            "counter",
+            "Client connections accepted.",
+            |w| w.connections.get(),
+        ),
+        ("connections_open", "gauge", "Client connections open.", |w| {
+            w.connections_open.get()
+        }),
+        (
+            "upstream_connects_total",
+            "counter",
+            "Connections opened to upstreams.",
+            |w| w.upstream_connects.get(),
+        ),
+        (
+            "upstream_reuses_total",
+            "counter",
+            "Requests over a reused connection.",
+            |w| w.upstream_reuses.get(),
+        ),
+        (
+            "upstream_retries_total",
+            "counter",
+            "Requests sent a second time.",
+            |w| w.upstream_retries.get(),
+        ),
+        (
+            "upgrades_total",
+            "counter",
+            "Connections that became tunnels.",
+            |w| w.upgrades.get(),
+        ),
+    ];
+    for (name, kind, help, value) in singles {
+        family(
+            &format!("portico_proxy_{name}"),
+            kind,
+            help,
+            &[(String::new(), sum(&value))],
+        );
+    }
+    family(
+        "portico_proxy_services",
+        "gauge",
+        "Services in the table.",
+        &[(String::new(), services as u64)],
+    );
+    let persistent = u64::from(is_persistent);
+    family(
+        "portico_proxy_state_persistent",
+        "gauge",
+        "1 if services survive a restart.",
+        &[(String::new(), persistent)],
+    );
+    out
+}

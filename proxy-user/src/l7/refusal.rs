@@ -1,0 +1,93 @@
+//! Every reason for which the proxy answers a request itself, or drops a connection, with its name and answer.
+
+use hyper::StatusCode;
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:ident, $text:literal;)*) => {
+        /// A reason with a name and a counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Refusal { $($(#[$doc])* $variant,)* }
+
+        impl Refusal {
+            /// All of them, in the order of the counters.
+            pub const ALL: &'static [Refusal] = &[$(Refusal::$variant,)*];
+
+            /// Label of the counter.
+            pub fn name(self) -> &'static str {
+                match self { $(Refusal::$variant => $name,)* }
+            }
+
+            /// Status of the answer.
+            pub fn status(self) -> StatusCode {
+                match self { $(Refusal::$variant => StatusCode::$status,)* }
+            }
+
+            /// One sentence for the client.
+            pub fn text(self) -> &'static str {
+                match self { $(Refusal::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// HTTP/1.1 without Host.
+    HostMissing = "host_missing", BAD_REQUEST, "The request has no Host field.";
+    /// Two Host fields.
+    HostDuplicate = "host_duplicate", BAD_REQUEST, "The request has more than one Host field.";
+    /// Not a host with an optional port.
+    HostInvalid = "host_invalid", BAD_REQUEST, "The Host field is not a host.";
+    /// Not origin-form or absolute-form with http.
+    TargetInvalid = "target_invalid", BAD_REQUEST, "The request target is not one that this server serves.";
+    /// hyper could not read the head.
+    HeadInvalid = "head_invalid", BAD_REQUEST, "The request is malformed.";
+    /// Longer than the limit.
+    HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.";
+    /// Longer than the limit.
+    UriTooLong = "uri_too_long", URI_TOO_LONG, "The request target is too long.";
+    /// CONNECT.
+    Connect = "connect", METHOD_NOT_ALLOWED, "CONNECT is not served here.";
+    /// The head did not end in time.
+    HeadTimeout = "head_timeout", REQUEST_TIMEOUT, "The request did not arrive in time.";
+    /// The client's body broke off or is malformed.
+    BodyInvalid = "body_invalid", BAD_REQUEST, "The request body is malformed.";
+    /// The client's body stopped coming.
+    BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "The request body did not arrive in time.";
+    /// No rule and no default backend.
+    NoRoute = "no_route", SERVICE_UNAVAILABLE, "No server is available to handle this request.";
+    /// allowedMethods or deniedMethods.
+    MethodDenied = "method_denied", FORBIDDEN, "The method is not allowed here.";
+    /// denyHttp.
+    HttpDenied = "http_denied", FORBIDDEN, "Plain HTTP is not allowed here.";
+    /// The upstream's name has no address.
+    UpstreamUnresolved = "upstream_unresolved", SERVICE_UNAVAILABLE, "The service has no address.";
+    /// Connection refused or unreachable.
+    UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, "The service cannot be reached.";
+    /// The connect took too long.
+    UpstreamConnectTimeout = "upstream_connect_timeout", SERVICE_UNAVAILABLE, "The service cannot be reached in time.";
+    /// No answer in time.
+    UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, "The service did not answer in time.";
+    /// An answer that is not HTTP, or none.
+    UpstreamInvalid = "upstream_invalid", BAD_GATEWAY, "The service gave an invalid answer.";
+    /// The rewritten path is not a path.
+    RewriteInvalid = "rewrite_invalid", BAD_GATEWAY, "The rewritten path is invalid.";
+    /// Too many client connections; nothing is answered.
+    ConnectionsMax = "connections_max", SERVICE_UNAVAILABLE, "";
+    /// accept(2) failed; nothing is answered.
+    AcceptFailed = "accept_failed", SERVICE_UNAVAILABLE, "";
+    /// The client stopped reading its answer; the connection is cut.
+    ClientStalled = "client_stalled", REQUEST_TIMEOUT, "";
+}
+
+impl Refusal {
+    /// The page that the client sees.
+    pub fn page(self) -> String {
+        let status = self.status();
+        let (code, reason) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+        format!(
+            "<html><head><title>{code} {reason}</title></head><body><h1>{code} {reason}</h1>\n{}\n</body></html>\n",
+            self.text()
+        )
+    }
+}

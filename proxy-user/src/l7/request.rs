@@ -1,0 +1,617 @@
+//! The life of a request, top to bottom: accept, parse, route, policy, upstream, response, log.
+//!
+//! Every way out is a [`Refusal`] with a name and a counter, or the upstream's own answer. The parents decide here;
+//! the pieces they ask (router, pool, header edits) know nothing of each other.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use tokio::time::Instant;
+
+use super::body::{ClientBody, Outgoing, Progress, RequestEnd, ToUpstream};
+use super::compile::{Policy, Upstream};
+use super::conn::ConnState;
+use super::domain::without_port;
+use super::headers::{append_forwarded_for, has_token, strip_hop_by_hop};
+use super::limits;
+use super::pool::Lease;
+use super::refusal::Refusal;
+use super::router::{FrontRedirect, RedirectWhen, Route, Subject};
+use super::tunnel;
+use super::worker::Worker;
+
+// ---- accept ----
+
+/// The connection that a request came on.
+pub struct Client {
+    worker: Rc<Worker>,
+    address: SocketAddr,
+    /// The address as X-Forwarded-For has it.
+    forwarded_for: HeaderValue,
+    /// The listener's port.
+    port: u16,
+    state: Arc<ConnState>,
+}
+
+impl Client {
+    /// What is known when a connection is accepted.
+    pub fn new(worker: Rc<Worker>, address: SocketAddr, port: u16, state: Arc<ConnState>) -> Self {
+        let text = address.ip().to_canonical().to_string();
+        let forwarded_for =
+            HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Client {
+            worker,
+            address,
+            forwarded_for,
+            port,
+            state,
+        }
+    }
+}
+
+/// Answers one request.
+pub async fn handle(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Outgoing>, Infallible> {
+    client.state.request_began();
+    let log = client
+        .worker
+        .shared
+        .settings
+        .access_log
+        .then(|| Box::new(LogEntry::new(client.address, &request)));
+    let mut end = RequestEnd {
+        conn: client.state.clone(),
+        log,
+    };
+    let response = match forward(&client, request, &mut end).await {
+        Ok(Answer::Upstream(parts, body, lease, timeout)) => {
+            note(&mut end, parts.status);
+            Response::from_parts(parts, Outgoing::upstream(body, lease, timeout, end))
+        }
+        Ok(Answer::Own(parts)) => {
+            note(&mut end, parts.status);
+            Response::from_parts(parts, Outgoing::full(Bytes::new(), end))
+        }
+        Err(refusal) => {
+            client.worker.counters.refused(refusal);
+            note(&mut end, refusal.status());
+            refuse(refusal, end)
+        }
+    };
+    client.worker.counters.responded(response.status());
+    Ok(response)
+}
+
+/// What a request came to.
+enum Answer {
+    Upstream(hyper::http::response::Parts, Incoming, Lease, Duration),
+    /// A redirect or the answer to an upgrade: no body.
+    Own(hyper::http::response::Parts),
+}
+
+async fn forward(
+    client: &Rc<Client>,
+    mut request: Request<Incoming>,
+    end: &mut RequestEnd,
+) -> Result<Answer, Refusal> {
+    let worker = &client.worker;
+    let host = parse(&request)?.into_owned();
+    let rules = worker.rules();
+    let subject = Subject {
+        path: request.uri().path(),
+        host: &host,
+        headers: request.headers(),
+        port: client.port,
+    };
+    let (service, rule) = match rules.route(&subject) {
+        Route::Forward(service, rule) => (service, rule),
+        Route::Redirect(redirect) => return front_redirect(redirect, &host, request.uri()),
+        Route::None => return Err(Refusal::NoRoute),
+    };
+    if let Some(log) = &mut end.log {
+        log.backend = service.name.to_string();
+    }
+    if let Some(redirect) = apply_policy(&rule.policy, &host, &mut request)? {
+        return Ok(redirect);
+    }
+    let upgrade = take_upgrade(&mut request);
+    let (parts, body) = request.into_parts();
+    let head = upstream_head(
+        parts,
+        &rule.policy,
+        &rule.upstream,
+        &host,
+        client,
+        upgrade.as_ref(),
+        &body,
+    )?;
+    let (response, lease) = send(worker, &rule.upstream, &rule.policy, head, body).await?;
+    respond(client, response, lease, &rule.policy, upgrade)
+}
+
+// ---- parse ----
+
+/// Checks target and Host, and returns the host that the request is for; empty for HTTP/1.0 without one.
+fn parse(request: &Request<Incoming>) -> Result<Cow<'_, str>, Refusal> {
+    let (uri, headers) = (request.uri(), request.headers());
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    if uri.path_and_query().map_or(0, |target| target.as_str().len()) > limits::URI_BYTES_MAX {
+        return Err(Refusal::UriTooLong);
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::HostDuplicate);
+    }
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(Refusal::HostMissing);
+    }
+    let host = host
+        .map(|value| value.to_str().map_err(|_| Refusal::HostInvalid))
+        .transpose()?;
+    if host.is_some_and(|host| !is_host(host)) {
+        return Err(Refusal::HostInvalid);
+    }
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) if uri.path() == "*" && request.method() != Method::OPTIONS => {
+            Err(Refusal::TargetInvalid)
+        }
+        (None, None) if uri.path().starts_with('/') || uri.path() == "*" => {
+            Ok(Cow::Borrowed(host.unwrap_or_default()))
+        }
+        // RFC 9112 §3.2.2: the authority of an absolute target replaces Host.
+        (Some("http" | "https"), Some(authority)) if is_host(authority.as_str()) => {
+            Ok(Cow::Borrowed(authority.as_str()))
+        }
+        _ => Err(Refusal::TargetInvalid),
+    }
+}
+
+/// A name or address with an optional port, and nothing that another parser could read otherwise.
+fn is_host(host: &str) -> bool {
+    let name = without_port(host.as_bytes());
+    let port = &host.as_bytes()[name.len()..];
+    let is_port = port.is_empty()
+        || port.len() > 1
+            && port[1..].iter().all(u8::is_ascii_digit)
+            && host[name.len() + 1..].parse::<u16>().is_ok();
+    let is_name = match name {
+        [] => false,
+        [b'[', inner @ .., b']'] => {
+            std::str::from_utf8(inner).is_ok_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())
+        }
+        name => name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte)),
+    };
+    is_name && is_port
+}
+
+// ---- route ----
+
+fn front_redirect(redirect: &FrontRedirect, host: &str, uri: &Uri) -> Result<Answer, Refusal> {
+    let location = match &redirect.when {
+        RedirectWhen::Domain { to, .. } => format!("http://{to}{}", target(uri)),
+        RedirectWhen::ForwardedProto { .. } => https_location(host, uri)?,
+    };
+    redirect_to(redirect.status, &location)
+}
+
+// ---- policy ----
+
+/// Redirects, refuses or lets through, in the original's order: a redirect beats a 403.
+fn apply_policy(
+    policy: &Policy,
+    host: &str,
+    request: &mut Request<Incoming>,
+) -> Result<Option<Answer>, Refusal> {
+    if let Some(status) = policy.https_redirect {
+        return redirect_to(status, &https_location(host, request.uri())?).map(Some);
+    }
+    let method = request.method().as_str();
+    let is_listed = |list: &[Box<str>]| list.iter().any(|entry| **entry == *method);
+    if !policy.allowed_methods.is_empty() && !is_listed(&policy.allowed_methods)
+        || is_listed(&policy.denied_methods)
+    {
+        return Err(Refusal::MethodDenied);
+    }
+    if policy.deny_http {
+        return Err(Refusal::HttpDenied);
+    }
+    Ok(None)
+}
+
+fn https_location(host: &str, uri: &Uri) -> Result<String, Refusal> {
+    match host {
+        "" => Err(Refusal::HostMissing),
+        host => Ok(format!("https://{host}{}", target(uri))),
+    }
+}
+
+fn redirect_to(status: u16, location: &str) -> Result<Answer, Refusal> {
+    let location = HeaderValue::from_str(location).map_err(|_| Refusal::TargetInvalid)?;
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    parts.headers.insert(header::LOCATION, location);
+    Ok(Answer::Own(parts))
+}
+
+fn target(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+// ---- upstream ----
+
+/// An upgrade that the client asks for: the protocol, and its side of the connection.
+struct Upgrade {
+    protocol: HeaderValue,
+    client: OnUpgrade,
+}
+
+fn take_upgrade(request: &mut Request<Incoming>) -> Option<Upgrade> {
+    let asks =
+        request.version() == Version::HTTP_11 && has_token(request.headers(), header::CONNECTION, "upgrade");
+    let protocol = request.headers().get(header::UPGRADE).filter(|_| asks)?.clone();
+    // Cleartext HTTP/2 by upgrade is obsolete (RFC 9113 §3.1) and would bypass every check made here.
+    if protocol.as_bytes().eq_ignore_ascii_case(b"h2c") {
+        return None;
+    }
+    Some(Upgrade {
+        protocol,
+        client: hyper::upgrade::on(request),
+    })
+}
+
+/// The head as the upstream gets it.
+fn upstream_head(
+    mut parts: Parts,
+    policy: &Policy,
+    upstream: &Upstream,
+    host: &str,
+    client: &Client,
+    upgrade: Option<&Upgrade>,
+    body: &Incoming,
+) -> Result<Parts, Refusal> {
+    let takes_trailers = has_token(&parts.headers, header::TE, "trailers");
+    let headers = &mut parts.headers;
+    strip_hop_by_hop(headers);
+    // Answered here: hyper sends 100 when the upstream is there and the body is asked for.
+    headers.remove(header::EXPECT);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade.protocol.clone());
+    } else if takes_trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // hyper leaves out a body of unknown length for these two unless the framing is written out.
+    if !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+        && matches!(parts.method, Method::GET | Method::HEAD)
+    {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if parts.uri.authority().is_some() || !headers.contains_key(header::HOST) {
+        let host = if host.is_empty() { &upstream.host } else { host };
+        headers.insert(
+            header::HOST,
+            HeaderValue::from_str(host).map_err(|_| Refusal::HostInvalid)?,
+        );
+    }
+    append_forwarded_for(headers, &client.forwarded_for);
+    policy.request_headers.apply(headers);
+
+    if !policy.rewrites.is_empty() || parts.uri.authority().is_some() {
+        parts.uri = rewritten(&parts.uri, policy)?;
+    }
+    parts.version = Version::HTTP_11;
+    Ok(parts)
+}
+
+/// The target in origin-form, its path rewritten. The query is untouched.
+fn rewritten(uri: &Uri, policy: &Policy) -> Result<Uri, Refusal> {
+    let mut path = Cow::Borrowed(uri.path());
+    for rewrite in &policy.rewrites {
+        path = Cow::Owned(rewrite.apply(&path).into_owned());
+    }
+    let slash = if path.starts_with('/') || path == "*" {
+        ""
+    } else {
+        "/"
+    };
+    let target = match uri.query() {
+        Some(query) => format!("{slash}{path}?{query}"),
+        None => format!("{slash}{path}"),
+    };
+    let target = PathAndQuery::try_from(target).map_err(|_| Refusal::RewriteInvalid)?;
+    Ok(Uri::from(target))
+}
+
+/// Sends the request, once more if the first connection was dead before it could matter.
+async fn send(
+    worker: &Worker,
+    upstream: &Upstream,
+    policy: &Policy,
+    head: Parts,
+    body: Incoming,
+) -> Result<(Response<Incoming>, Lease), Refusal> {
+    let progress = Rc::new(Progress {
+        last: Cell::new(Instant::now()),
+        awaits_client: Cell::new(false),
+        failed: Cell::new(None),
+    });
+    let is_empty = body.is_end_stream();
+    let body = match is_empty {
+        true => ToUpstream::Empty,
+        false => ToUpstream::Client(ClientBody {
+            inner: body,
+            progress: progress.clone(),
+            timeout: worker.shared.settings.timeouts.client,
+            sleep: None,
+        }),
+    };
+    let pool = worker.pool(upstream);
+    let mut lease = pool.acquire(worker, upstream, policy.keep_alive, false).await?;
+    if !lease.is_reused {
+        return exchange(&mut lease, Request::from_parts(head, body), &progress, policy)
+            .await
+            .map(|response| (response, lease))
+            .map_err(|failure| failure.refusal);
+    }
+    worker.counters.upstream_reuses.up();
+    // A connection may be closed by the upstream just as it is reused. What was not written may be sent again, and so
+    // may what has no body and no effect (RFC 9110 §9.2.2); a POST that may have arrived may not.
+    let copy = (is_empty && head.method.is_idempotent()).then(|| head.clone());
+    let failure = match exchange(&mut lease, Request::from_parts(head, body), &progress, policy).await {
+        Ok(response) => return Ok((response, lease)),
+        Err(failure) => failure,
+    };
+    let again = match (failure.unsent, copy) {
+        (Some(request), _) => *request,
+        (None, Some(head)) if failure.is_before_answer => Request::from_parts(head, ToUpstream::Empty),
+        _ => return Err(failure.refusal),
+    };
+    worker.counters.upstream_retries.up();
+    drop(lease);
+    let mut lease = pool.acquire(worker, upstream, policy.keep_alive, true).await?;
+    let response = exchange(&mut lease, again, &progress, policy)
+        .await
+        .map_err(|failure| failure.refusal)?;
+    Ok((response, lease))
+}
+
+/// Why there was no response.
+struct Failure {
+    refusal: Refusal,
+    /// The request, if nothing of it was written.
+    unsent: Option<Box<Request<ToUpstream>>>,
+    /// The connection ended without a byte of an answer.
+    is_before_answer: bool,
+}
+
+async fn exchange(
+    lease: &mut Lease,
+    request: Request<ToUpstream>,
+    progress: &Progress,
+    policy: &Policy,
+) -> Result<Response<Incoming>, Failure> {
+    let failure = |refusal| Failure {
+        refusal,
+        unsent: None,
+        is_before_answer: false,
+    };
+    progress.last.set(Instant::now());
+    match unless_silent(lease.send(request), progress, policy.timeout_server).await {
+        None => Err(failure(Refusal::UpstreamTimeout)),
+        Some(Ok(response)) => Ok(response),
+        Some(Err(mut error)) => {
+            let unsent = error.take_message().map(Box::new);
+            let error = error.into_error();
+            tracing::debug!(%error, "upstream");
+            let refusal = progress.failed.get().unwrap_or(Refusal::UpstreamInvalid);
+            let is_before_answer = !error.is_parse() && progress.failed.get().is_none();
+            Err(Failure {
+                refusal,
+                unsent,
+                is_before_answer,
+            })
+        }
+    }
+}
+
+/// The future's output, or none when the upstream has been silent for `limit`. A client that is slow with its body
+/// is not the upstream's silence.
+async fn unless_silent<F: Future>(future: F, progress: &Progress, limit: Duration) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut sleep = pin!(tokio::time::sleep(limit));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let since = if progress.awaits_client.get() {
+                now
+            } else {
+                progress.last.get()
+            };
+            if now >= since + limit {
+                return Poll::Ready(None);
+            }
+            sleep.as_mut().reset(since + limit);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+// ---- response ----
+
+fn respond(
+    client: &Rc<Client>,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    policy: &Policy,
+    upgrade: Option<Upgrade>,
+) -> Result<Answer, Refusal> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch_protocols(
+            client,
+            response,
+            lease,
+            policy,
+            upgrade.ok_or(Refusal::UpstreamInvalid)?,
+        );
+    }
+    clean_response(response.headers_mut(), policy);
+    let (mut parts, body) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    Ok(Answer::Upstream(parts, body, lease, policy.timeout_server))
+}
+
+fn clean_response(headers: &mut HeaderMap, policy: &Policy) {
+    strip_hop_by_hop(headers);
+    policy.response_headers.apply(headers);
+}
+
+fn switch_protocols(
+    client: &Rc<Client>,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    policy: &Policy,
+    upgrade: Upgrade,
+) -> Result<Answer, Refusal> {
+    let protocol = response
+        .headers()
+        .get(header::UPGRADE)
+        .cloned()
+        .unwrap_or(upgrade.protocol);
+    let upstream = hyper::upgrade::on(&mut response);
+    clean_response(response.headers_mut(), policy);
+    let (mut parts, _) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts
+        .headers
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::UPGRADE, protocol);
+
+    let worker = client.worker.clone();
+    worker.counters.upgrades.up();
+    let open = worker.open();
+    let idle = policy.timeout_tunnel;
+    tokio::task::spawn_local(async move {
+        let (_open, _lease) = (open, lease);
+        tunnel::run(upgrade.client, upstream, idle).await;
+    });
+    Ok(Answer::Own(parts))
+}
+
+fn refuse(refusal: Refusal, end: RequestEnd) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::full(Bytes::from(refusal.page()), end));
+    *response.status_mut() = refusal.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // After a malformed request nobody knows where the next one begins.
+    if matches!(
+        refusal.status(),
+        StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
+    ) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+// ---- log ----
+
+/// One line of the access log, collected while the request runs.
+pub struct LogEntry {
+    client: SocketAddr,
+    began: Instant,
+    request: String,
+    status: u16,
+    backend: String,
+    head_ms: u128,
+    /// Bytes of the response body.
+    pub bytes: u64,
+}
+
+impl LogEntry {
+    fn new(client: SocketAddr, request: &Request<Incoming>) -> Self {
+        LogEntry {
+            client,
+            began: Instant::now(),
+            request: format!(
+                "{} {} {:?}",
+                request.method(),
+                target(request.uri()),
+                request.version()
+            ),
+            status: 0,
+            backend: "<NOSRV>".into(),
+            head_ms: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Writes the line, in the order of HAProxy's httplog as far as the fields exist here.
+    pub fn write(&self) {
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        println!(
+            "{} [{date}] services {} {}/{} {} {} {:?}",
+            self.client,
+            self.backend,
+            self.head_ms,
+            self.began.elapsed().as_millis(),
+            self.status,
+            self.bytes,
+            self.request,
+        );
+    }
+}
+
+fn note(end: &mut RequestEnd, status: StatusCode) {
+    if let Some(log) = &mut end.log {
+        log.status = status.as_u16();
+        log.head_ms = log.began.elapsed().as_millis();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn a_host_is_a_name_or_address_with_an_optional_port() {
+        for host in ["a", "a.b", "a:80", "[::1]", "[::1]:80", "127.0.0.1:8080", "a_b"] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in [
+            "", ":80", "a/b", "u@a", "a,b", "a b", "a:b", "a:80:80", "a:", "a:99999", "[::1", "[x]", "a#",
+            "a?", "a:+1",
+        ] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+}

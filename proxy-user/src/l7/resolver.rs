@@ -1,0 +1,60 @@
+//! Names to addresses without the C library, for a static binary in an empty image.
+//!
+//! Reads `/etc/resolv.conf` and `/etc/hosts` itself; both may be missing.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+use super::limits;
+
+/// A resolver of one runtime; its sockets belong to that runtime.
+pub struct Resolver {
+    inner: Option<TokioResolver>,
+}
+
+impl Resolver {
+    /// Reads the system's files.
+    pub fn from_system() -> Self {
+        let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+            tracing::debug!(%error, "no /etc/resolv.conf; asking 127.0.0.1");
+            let local = NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        });
+        let mut builder = builder;
+        let options = builder.options_mut();
+        // A VIP is IPv4; asking for AAAA first would cost a round trip per name.
+        options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+        options.positive_max_ttl = Some(limits::DNS_TTL_MAX);
+        options.negative_max_ttl = Some(limits::DNS_NEGATIVE_TTL_MAX);
+        options.timeout = std::time::Duration::from_secs(1);
+        options.attempts = 2;
+        match builder.build() {
+            Ok(inner) => Resolver { inner: Some(inner) },
+            Err(error) => {
+                tracing::error!(%error, "no resolver; only addresses can be upstreams");
+                Resolver { inner: None }
+            }
+        }
+    }
+
+    /// All addresses of a name; an address is its own. Empty when there are none.
+    pub async fn lookup(&self, host: &str) -> Vec<IpAddr> {
+        if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse() {
+            return vec![ip];
+        }
+        let Some(inner) = &self.inner else {
+            return Vec::new();
+        };
+        match inner.lookup_ip(host).await {
+            Ok(found) => found.iter().collect(),
+            Err(error) => {
+                tracing::debug!(host, %error, "name not resolved");
+                Vec::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The route snapshot: rules in the order of precedence, and which of them a request takes.
+//!
+//! *Who writes it*: [`super::table`], a new one for every change. *Lifetime*: until no request uses it.
+//! Order between services is the original's, because people rely on aclName to decide: services that have a path
+//! under `/.well-known` first, services that have the path `/` last, and bytewise by aclName within. Neither the
+//! length of a path nor a domain plays a part. The first rule that matches wins.
+
+use std::sync::Arc;
+
+use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
+use regex::Regex;
+
+use super::compile::{Policy, Upstream};
+use super::domain::DomainPattern;
+
+/// All rules in force.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// In the order in which they are asked.
+    pub services: Vec<Arc<CompiledService>>,
+    /// Services that redirect before any rule is asked, in the same order.
+    redirecting: Vec<usize>,
+    /// The last rule that wants what no other takes.
+    default: Option<(usize, usize)>,
+}
+
+/// One service, ready to match.
+#[derive(Debug)]
+pub struct CompiledService {
+    /// Name of the service.
+    pub name: Box<str>,
+    /// Key of the order.
+    pub sort: SortKey,
+    /// In the order of the destinations.
+    pub rules: Vec<Rule>,
+    /// Redirects that come before every rule of every service.
+    pub redirects: Vec<FrontRedirect>,
+}
+
+/// Class (0 well-known, 1 others, 2 root), then name bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SortKey(pub u8, pub Box<str>);
+
+impl SortKey {
+    /// The key of a service with these paths.
+    pub fn new<'a>(name: &str, mut paths: impl Iterator<Item = &'a str> + Clone) -> Self {
+        const WELL_KNOWN: &str = "/.well-known";
+        let is_well_known = |path: &str| {
+            path.get(..WELL_KNOWN.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(WELL_KNOWN))
+        };
+        let class = if paths.clone().any(is_well_known) {
+            0
+        } else if paths.any(|path| path == "/") {
+            2
+        } else {
+            1
+        };
+        SortKey(class, name.into())
+    }
+}
+
+/// One destination of a service.
+#[derive(Debug)]
+pub struct Rule {
+    /// What must hold.
+    pub matcher: Matcher,
+    /// What is done with the request.
+    pub policy: Policy,
+    /// Where it goes.
+    pub upstream: Arc<Upstream>,
+    /// Takes what no rule takes.
+    pub is_default: bool,
+}
+
+/// A redirect of the frontend.
+#[derive(Debug)]
+pub struct FrontRedirect {
+    /// What must hold.
+    pub when: RedirectWhen,
+    /// 301, 302, …
+    pub status: u16,
+}
+
+/// The three redirects that come before routing, in their order.
+#[derive(Debug)]
+pub enum RedirectWhen {
+    /// redirectFromDomain: these Hosts go to `http://<to>`.
+    Domain {
+        /// Host prefixes.
+        from: Vec<DomainPattern>,
+        /// Host of the target.
+        to: Box<str>,
+    },
+    /// redirectWhenHttpProto and redirectUnlessHttpsProto.
+    ForwardedProto {
+        /// Path, domain and port of the destination.
+        matcher: Matcher,
+        /// True: unless it is `https`. False: when it is `http`.
+        unless_https: bool,
+    },
+}
+
+/// What a rule asks of a request. An empty list asks nothing, but a rule without a path matches none.
+#[derive(Debug, Default)]
+pub struct Matcher {
+    /// One of them must match.
+    pub paths: Vec<PathPattern>,
+    /// None of them may.
+    pub excludes: Vec<PathPattern>,
+    /// One of them must.
+    pub domains: Vec<DomainPattern>,
+    /// All of them, by exact value.
+    pub headers: Vec<(HeaderName, Box<[u8]>)>,
+    /// One of them as a part, in any case.
+    pub user_agents: Vec<Box<[u8]>>,
+    /// The listener's port.
+    pub port: Option<u16>,
+}
+
+/// One path pattern.
+#[derive(Clone, Debug)]
+pub enum PathPattern {
+    /// `path`.
+    Equals(Box<str>),
+    /// `path_beg`: bytes, not segments, as in the original.
+    Begins(Box<str>),
+    /// `path_end`.
+    Ends(Box<str>),
+    /// `path_sub`.
+    Contains(Box<str>),
+    /// `path_dir`: whole segments.
+    Segments(Box<str>),
+    /// `path_reg`, not anchored.
+    Regex(Regex),
+}
+
+/// What the router looks at.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// Path without query.
+    pub path: &'a str,
+    /// Host as the client sent it; empty when there is none.
+    pub host: &'a str,
+    /// All fields.
+    pub headers: &'a HeaderMap,
+    /// The listener's port.
+    pub port: u16,
+}
+
+/// What the router decided.
+#[derive(Debug)]
+pub enum Route<'a> {
+    /// Send it there.
+    Forward(&'a CompiledService, &'a Rule),
+    /// Answer with a redirect.
+    Redirect(&'a FrontRedirect),
+    /// Nobody wants it.
+    None,
+}
+
+impl Snapshot {
+    /// A snapshot of these services, in any order.
+    pub fn new(mut services: Vec<Arc<CompiledService>>) -> Self {
+        services.sort_by(|a, b| a.sort.cmp(&b.sort).then_with(|| a.name.cmp(&b.name)));
+        let redirecting = services
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| !s.redirects.is_empty())
+            .map(|(at, _)| at)
+            .collect();
+        let default = services.iter().enumerate().rev().find_map(|(at, service)| {
+            service
+                .rules
+                .iter()
+                .rposition(|rule| rule.is_default)
+                .map(|rule| (at, rule))
+        });
+        Snapshot {
+            services,
+            redirecting,
+            default,
+        }
+    }
+
+    /// The route of a request.
+    pub fn route(&self, subject: &Subject<'_>) -> Route<'_> {
+        for &at in &self.redirecting {
+            if let Some(redirect) = self.services[at]
+                .redirects
+                .iter()
+                .find(|r| r.when.matches(subject))
+            {
+                return Route::Redirect(redirect);
+            }
+        }
+        for service in &self.services {
+            if let Some(rule) = service.rules.iter().find(|rule| rule.matcher.matches(subject)) {
+                return Route::Forward(service, rule);
+            }
+        }
+        match self.default {
+            Some((service, rule)) => {
+                Route::Forward(&self.services[service], &self.services[service].rules[rule])
+            }
+            None => Route::None,
+        }
+    }
+}
+
+impl RedirectWhen {
+    fn matches(&self, subject: &Subject<'_>) -> bool {
+        match self {
+            RedirectWhen::Domain { from, .. } => from.iter().any(|domain| domain.matches(subject.host)),
+            RedirectWhen::ForwardedProto {
+                matcher,
+                unless_https,
+            } => {
+                let proto = subject
+                    .headers
+                    .get("x-forwarded-proto")
+                    .map(|value| value.as_bytes());
+                let asks = match unless_https {
+                    true => proto != Some(b"https"),
+                    false => proto == Some(b"http"),
+                };
+                asks && matcher.matches(subject)
+            }
+        }
+    }
+}
+
+impl Matcher {
+    /// Whether all conditions hold.
+    pub fn matches(&self, subject: &Subject<'_>) -> bool {
+        self.port.is_none_or(|port| port == subject.port)
+            && self.paths.iter().any(|path| path.matches(subject.path))
+            && (self.domains.is_empty() || self.domains.iter().any(|domain| domain.matches(subject.host)))
+            && !self.excludes.iter().any(|path| path.matches(subject.path))
+            && self.headers.iter().all(|(name, want)| {
+                subject
+                    .headers
+                    .get_all(name)
+                    .iter()
+                    .any(|value| value.as_bytes() == &**want)
+            })
+            && (self.user_agents.is_empty() || self.user_agent_matches(subject.headers))
+    }
+
+    fn user_agent_matches(&self, headers: &HeaderMap) -> bool {
+        let Some(agent) = headers.get(USER_AGENT) else {
+            return false;
+        };
+        self.user_agents.iter().any(|want| {
+            agent
+                .as_bytes()
+                .windows(want.len().max(1))
+                .any(|part| part.eq_ignore_ascii_case(want))
+        })
+    }
+}
+
+impl PathPattern {
+    /// Whether a path matches. Case matters; the query is not part of the path.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            PathPattern::Equals(want) => path == &**want,
+            PathPattern::Begins(want) => path.starts_with(&**want),
+            PathPattern::Ends(want) => path.ends_with(&**want),
+            PathPattern::Contains(want) => path.contains(&**want),
+            PathPattern::Segments(want) => has_segments(path, want),
+            PathPattern::Regex(regex) => regex.is_match(path),
+        }
+    }
+}
+
+fn has_segments(path: &str, want: &str) -> bool {
+    let want = want.trim_matches('/');
+    !want.is_empty()
+        && path.match_indices(want).any(|(from, _)| {
+            let to = from + want.len();
+            (from == 0 || path.as_bytes()[from - 1] == b'/')
+                && (to == path.len() || path.as_bytes()[to] == b'/')
+        })
+}

@@ -1,0 +1,282 @@
+//! Order, precedence and what a bad update leaves alone, through the table as the API uses it.
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::*;
+use crate::l7::domain::DomainAlgo;
+use crate::l7::router::{Route, Subject};
+
+fn table() -> Table {
+    let defaults = ServiceDefaults {
+        separator: ",".into(),
+        domain_algo: DomainAlgo::Begins,
+        https_only: false,
+        instance_filter: None,
+    };
+    Table::new(Arc::default(), Timeouts::default(), defaults)
+}
+
+fn put(table: &mut Table, query: &str) -> Result<(), Problem> {
+    let params = Params::parse(query);
+    let (spec, problems) = read_service(&params, table.defaults());
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem),
+        None => table.put(params, spec),
+    }
+}
+
+/// Where `host/path` goes: `service:port`, `→ status`, or `none`.
+fn route(
+    table: &Table,
+    host: &str,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+    port: u16,
+) -> String {
+    let headers: HeaderMap = headers
+        .iter()
+        .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+        .collect();
+    let snapshot = table.snapshot();
+    match snapshot.route(&Subject {
+        path,
+        host,
+        headers: &headers,
+        port,
+    }) {
+        Route::Forward(service, rule) => format!("{}:{}", service.name, rule.upstream.port),
+        Route::Redirect(redirect) => format!("→ {}", redirect.status),
+        Route::None => "none".into(),
+    }
+}
+
+fn check(queries: &[&str], cases: &[(&str, &str, &str)]) {
+    let mut forward = table();
+    let mut backward = table();
+    for query in queries {
+        put(&mut forward, query).expect(query);
+    }
+    for query in queries.iter().rev() {
+        put(&mut backward, query).expect(query);
+    }
+    for (host, path, want) in cases {
+        assert_eq!(route(&forward, host, path, &[], 80), *want, "{host}{path}");
+        assert_eq!(
+            route(&backward, host, path, &[], 80),
+            *want,
+            "{host}{path}, configured in the other order"
+        );
+    }
+}
+
+#[test]
+fn services_are_ordered_by_class_and_then_by_acl_name() {
+    check(
+        &[
+            "serviceName=root&servicePath=/&port=1",
+            "serviceName=zz-acme&servicePath=/.WELL-known/acme-challenge&port=2",
+            "serviceName=b&servicePath=/api&port=3",
+            "serviceName=a&servicePath=/api/v2&port=4&aclName=c",
+            "serviceName=x&servicePath=/api&port=5&aclName=01-x",
+        ],
+        &[
+            ("h", "/.WELL-known/acme-challenge/t", "zz-acme:2"),
+            ("h", "/api/v2/x", "x:5"),
+            ("h", "/other", "root:1"),
+        ],
+    );
+    // Length plays no part, so the name decides; and a prefix is of bytes, not of segments.
+    check(
+        &[
+            "serviceName=a&servicePath=/digital&port=1",
+            "serviceName=b&servicePath=/digitalproduct&port=2",
+        ],
+        &[("h", "/digitalproduct", "a:1")],
+    );
+    // Bytewise: upper case before lower case.
+    check(
+        &[
+            "serviceName=a&servicePath=/x&port=1",
+            "serviceName=B&servicePath=/x&port=2",
+        ],
+        &[("h", "/x", "B:2")],
+    );
+    // A path beats a domain alone, whose path is `/`.
+    check(
+        &[
+            "serviceName=a&serviceDomain=acme.com&port=1",
+            "serviceName=z&servicePath=/x&port=2",
+        ],
+        &[
+            ("acme.com", "/x", "z:2"),
+            ("acme.com", "/y", "a:1"),
+            ("other", "/y", "none"),
+        ],
+    );
+}
+
+#[test]
+fn path_types_match_as_haproxy_does() {
+    type Case = (&'static str, &'static str, &'static [(&'static str, bool)]);
+    let cases: [Case; 6] = [
+        ("path", "/a", &[("/a", true), ("/a/", false), ("/A", false)]),
+        (
+            "path_beg",
+            "/demo",
+            &[("/demo", true), ("/demonstration", true), ("/x/demo", false)],
+        ),
+        ("path_end", ".png", &[("/a.png", true), ("/a.pngx", false)]),
+        ("path_sub", "mid", &[("/amidb", true), ("/mi/d", false)]),
+        (
+            "path_dir",
+            "img",
+            &[("/a/img/b", true), ("/img", true), ("/a/imgs", false)],
+        ),
+        ("path_reg", "v[0-9]%2B$", &[("/api/v12", true), ("/api/v", false)]),
+    ];
+    for (kind, pattern, paths) in cases {
+        let mut table = table();
+        put(
+            &mut table,
+            &format!("serviceName=s&port=1&pathType={kind}&servicePath={pattern}"),
+        )
+        .unwrap();
+        for (path, want) in paths {
+            assert_eq!(
+                route(&table, "h", path, &[], 80) == "s:1",
+                *want,
+                "{kind} {pattern} {path}"
+            );
+        }
+    }
+}
+
+#[test]
+fn all_conditions_of_a_rule_must_hold() {
+    let mut table = table();
+    let query = "serviceName=s&port=1&servicePath=/a&servicePathExclude=/a/no&serviceDomain=acme.com,*.acme.com\
+                 &serviceHeader=X-V:2,X-W:b&userAgent=Chrome,Firefox&srcPort=8443";
+    put(&mut table, query).unwrap();
+    let all = [("x-v", "2"), ("x-w", "b"), ("user-agent", "Mozilla firefox/1")];
+    assert_eq!(route(&table, "acme.com", "/a", &all, 8443), "s:1");
+    assert_eq!(route(&table, "www.acme.com", "/a", &all, 8443), "s:1");
+    assert_eq!(route(&table, "acme.com", "/a/no", &all, 8443), "none");
+    assert_eq!(route(&table, "other.com", "/a", &all, 8443), "none");
+    assert_eq!(route(&table, "acme.com", "/a", &all[1..], 8443), "none");
+    assert_eq!(route(&table, "acme.com", "/a", &all[..2], 8443), "none");
+    assert_eq!(route(&table, "acme.com", "/a", &all, 80), "none");
+}
+
+#[test]
+fn wildcards_concern_their_domain_only_and_survive_other_services() {
+    let mut table = table();
+    put(
+        &mut table,
+        "serviceName=s&port=1&serviceDomain=foo.com,*.a.com,*.b.com",
+    )
+    .unwrap();
+    put(&mut table, "serviceName=t&port=1&servicePath=/t").unwrap();
+    for (host, want) in [
+        ("x.a.com", "s:1"),
+        ("x.b.com", "s:1"),
+        ("foo.com", "s:1"),
+        ("xfoo.com", "none"),
+    ] {
+        assert_eq!(route(&table, host, "/", &[], 80), want, "{host}");
+    }
+}
+
+#[test]
+fn the_last_default_backend_takes_the_rest() {
+    check(
+        &[
+            "serviceName=a&servicePath=/a&port=1&isDefaultBackend=true",
+            "serviceName=b&servicePath.1=/b&port.1=2&servicePath.2=/c&port.2=3&isDefaultBackend=true",
+        ],
+        &[("h", "/x", "b:3"), ("h", "/b", "b:2"), ("h", "/a", "a:1")],
+    );
+}
+
+#[test]
+fn redirects_come_before_every_rule() {
+    let mut table = table();
+    put(&mut table, "serviceName=a&servicePath=/&port=1").unwrap();
+    put(
+        &mut table,
+        "serviceName=z&serviceDomain=new.com&redirectFromDomain=old.com&port=2",
+    )
+    .unwrap();
+    put(
+        &mut table,
+        "serviceName=y&servicePath=/y&port=3&redirectWhenHttpProto=true&httpsRedirectCode=308",
+    )
+    .unwrap();
+    assert_eq!(route(&table, "old.com", "/a", &[], 80), "→ 301");
+    assert_eq!(
+        route(&table, "h", "/y", &[("x-forwarded-proto", "http")], 80),
+        "→ 308"
+    );
+    assert_eq!(
+        route(&table, "h", "/y", &[("x-forwarded-proto", "https")], 80),
+        "y:3"
+    );
+    assert_eq!(route(&table, "h", "/y", &[], 80), "y:3");
+}
+
+#[test]
+fn a_wrong_update_names_its_parameter_and_leaves_the_last_good_version() {
+    let mut table = table();
+    put(&mut table, "serviceName=s&servicePath=/a&port=1").unwrap();
+    for (query, name) in [
+        ("port=x", "port"),
+        ("port=0", "port"),
+        ("port=70000", "port"),
+        ("port=1&pathType=hdr", "pathType"),
+        ("port=1&pathType=path_reg&servicePath=(", "servicePath"),
+        ("port=1&serviceDomainAlgo=nonsense", "serviceDomainAlgo"),
+        ("port=1&httpsRedirectCode=200&httpsOnly=true", "httpsRedirectCode"),
+        ("port=1&timeoutServer=soon", "timeoutServer"),
+        ("port=1&redirectFromDomain=old.com", "redirectFromDomain"),
+        ("port=1&reqPathSearchReplace=one", "reqPathSearchReplace"),
+        ("port=1&addReqHeader=Broken", "addReqHeader"),
+        ("port=1&setResHeader=X-A%20%25[src]", "setResHeader"),
+        ("port=1&srcPort=x", "srcPort"),
+        ("port=1&outboundHostname=a/b", "outboundHostname"),
+        ("port=1&reqMode=tcp&srcPort=1", "reqMode"),
+        ("port=1&reqMode=sni&srcPort=1", "reqMode"),
+        ("port=1&backendExtra=x", "backendExtra"),
+        ("port=1&users=a:b", "users"),
+        ("port=1&usersSecret=a", "users"),
+        ("port=1&sessionType=sticky-server", "sessionType"),
+        ("port=1&serviceCert=x", "serviceCert"),
+        ("port=1&templateFePath=/x", "templateFePath"),
+        ("port=1&sslVerifyNone=true", "sslVerifyNone"),
+        ("port=1&verifyClientSsl=true", "verifyClientSsl"),
+        ("port=1&discoveryType=DNS", "discoveryType"),
+        ("port=1&connectionMode=http-tunnel", "connectionMode"),
+    ] {
+        let query = match query.contains("servicePath") {
+            true => format!("serviceName=s&{query}"),
+            false => format!("serviceName=s&servicePath=/b&{query}"),
+        };
+        let problem = put(&mut table, &query).expect_err(&query);
+        assert_eq!(problem.name, name, "{query}");
+        assert_eq!(route(&table, "h", "/a", &[], 80), "s:1", "{query}");
+    }
+}
+
+#[test]
+fn upstream_slots_are_used_again_only_when_nobody_refers_to_them() {
+    let mut table = table();
+    put(&mut table, "serviceName=a&servicePath=/a&port=1").unwrap();
+    let old = table.snapshot();
+    put(&mut table, "serviceName=a&servicePath=/a&port=2").unwrap();
+    let slots = |snapshot: &Snapshot| {
+        let upstream = &snapshot.services[0].rules[0].upstream;
+        (upstream.slot, upstream.generation)
+    };
+    assert_eq!((slots(&old), slots(&table.snapshot())), ((0, 1), (1, 2)));
+    drop(old);
+    put(&mut table, "serviceName=a&servicePath=/a&port=3").unwrap();
+    assert_eq!(slots(&table.snapshot()), (0, 3));
+}

@@ -1,0 +1,156 @@
+//! The API, the state between two starts, and the end.
+
+use super::*;
+
+#[test]
+fn status_codes_and_their_order_are_the_originals() {
+    let site = Site::start();
+    let base = "/v1/docker-flow-proxy";
+    for (target, status, part) in [
+        ("/reconfigure", 400, "serviceName"),
+        ("/reconfigure?port=1", 400, "serviceName"),
+        ("/reconfigure?serviceName=a", 409, "servicePath"),
+        ("/reconfigure?serviceName=a&port=1", 409, "servicePath"),
+        ("/reconfigure?serviceName=a&reqMode=tcp&port=1", 400, "srcPort"),
+        ("/reconfigure?serviceName=a&servicePath=/", 400, "port"),
+        (
+            "/reconfigure?serviceName=a&servicePath=/&port=x",
+            400,
+            "port: `x`",
+        ),
+        (
+            "/reconfigure?serviceName=a&servicePath=/&port=1&users=a:hunter2",
+            400,
+            "users: is not supported yet",
+        ),
+        (
+            "/reconfigure?serviceName=a&servicePath=/&port=1",
+            200,
+            "\"Status\":\"OK\"",
+        ),
+        (
+            "/reconfigure?serviceName=a&servicePath=/&port=1&replicas=0",
+            200,
+            "\"Status\":\"OK\"",
+        ),
+        ("/remove", 400, "serviceName"),
+        ("/remove?serviceName=unknown", 200, "\"Status\":\"OK\""),
+        ("/reload", 200, "\"Status\":\"OK\""),
+        ("/reload?recreate=true", 200, "\"Status\":\"OK\""),
+        ("/reload?fromListener=true", 200, "\"Status\":\"OK\""),
+        ("/config?type=JSON", 200, "{}"),
+        ("/config", 200, "Routes in the order"),
+        ("/ping", 200, "\"Status\":\"OK\""),
+        ("/successfulinitreload", 500, ""),
+        ("/cert", 405, ""),
+        ("/certs", 200, "\"Certs\":[]"),
+        ("/nothing", 404, "404 page not found"),
+        ("/ping/", 301, ""),
+    ] {
+        let reply = site.api(&format!("{base}{target}"));
+        assert_eq!(reply.status, status, "{target}: {}", reply.text());
+        assert!(reply.text().contains(part), "{target}: {}", reply.text());
+        assert!(!reply.text().contains("hunter2"), "{target}");
+    }
+    assert!(site.api("/v1/test").text().contains("Test v1"));
+    assert!(site.api("/v2/test").text().contains("Test v2"));
+}
+
+#[test]
+fn distribute_without_siblings_says_what_to_set() {
+    let site = Site::with(|settings| settings.service_name = "no-such-service.invalid".into());
+    let reply = site.reconfigure("serviceName=a&servicePath=/&port=1&distribute=true");
+    assert_eq!(reply.status, 500);
+    assert!(reply.text().contains("SERVICE_NAME"), "{}", reply.text());
+    assert_eq!(site.api("/v1/docker-flow-proxy/config?type=json").text(), "{}");
+}
+
+#[test]
+fn services_survive_a_restart_and_a_bad_update() {
+    let mut site = Site::start();
+    site.route_all(echo_origin());
+    assert_eq!(
+        site.reconfigure("serviceName=all&servicePath=/&port=none").status,
+        400
+    );
+    assert_eq!(
+        site.reconfigure("serviceName=all&servicePath=/&port=1&backendExtra=x")
+            .status,
+        400
+    );
+    assert_eq!(site.get("/").status, 200);
+    site.stop();
+    site.proxy = Some(Proxy::start(settings(site.state.path())).unwrap());
+    assert_eq!(site.get("/").status, 200);
+    assert_eq!(
+        site.api("/v1/docker-flow-proxy/remove?serviceName=all").status,
+        200
+    );
+    site.stop();
+    site.proxy = Some(Proxy::start(settings(site.state.path())).unwrap());
+    assert_eq!(site.get("/").status, 503);
+}
+
+#[test]
+fn what_is_in_flight_ends_before_the_proxy_does() {
+    let mut site = Site::with(|settings| settings.drain = DEADLINE);
+    let (arrived, wait_arrived) = std::sync::mpsc::channel::<()>();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let shared = Mutex::new((arrived, wait));
+    site.route_all(origin(move |_, mut wire| {
+        wire.head();
+        let shared = shared.lock().unwrap();
+        shared.0.send(()).unwrap();
+        shared.1.recv_timeout(DEADLINE).unwrap();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+    }));
+    let data = site.data();
+    let mut busy = site.connect();
+    let mut idle = site.connect();
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_arrived.recv_timeout(DEADLINE).unwrap();
+    let proxy = site.proxy.take().unwrap();
+    let stopping = std::thread::spawn(move || proxy.stop());
+    assert!(idle.is_closed(), "an idle connection is closed at once");
+    let deadline = Instant::now() + DEADLINE;
+    while TcpStream::connect(data).is_ok() {
+        assert!(Instant::now() < deadline, "still accepting");
+        std::thread::yield_now();
+    }
+    go.send(()).unwrap();
+    assert_eq!(busy.reply().text(), "done");
+    stopping.join().unwrap();
+}
+
+#[test]
+fn reconfigures_under_load_fail_no_request() {
+    let site = Site::start();
+    let port = echo_origin().port();
+    site.route_all(SocketAddr::new(LOCAL, port));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut wire, mut count) = (site.connect(), 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                        assert_eq!(wire.reply().status, 200);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for turn in 0..200 {
+            let query = format!(
+                "serviceName=s{}&servicePath=/s{turn}&outboundHostname=127.0.0.1&port={port}",
+                turn % 20
+            );
+            assert_eq!(site.reconfigure(&query).status, 200);
+            site.route_all(SocketAddr::new(LOCAL, port));
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(clients.into_iter().all(|client| client.join().unwrap() > 0));
+    });
+}

@@ -1,0 +1,161 @@
+//! What the proxy answers itself, and that each reason is counted.
+
+use super::*;
+
+fn check(site: &Site, request: &str, status: u16, reason: &str) {
+    let before = site.refused(reason);
+    let mut wire = site.connect();
+    wire.send(request);
+    assert_eq!(wire.reply().status, status, "{request:?}");
+    assert_eq!(site.refused(reason), before + 1, "{request:?}");
+}
+
+#[test]
+fn a_request_that_can_be_read_two_ways_is_refused() {
+    let site = Site::start();
+    site.route_all(echo_origin());
+    check(&site, "GET / HTTP/1.1\r\n\r\n", 400, "host_missing");
+    check(
+        &site,
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        400,
+        "host_duplicate",
+    );
+    for host in ["", "a/b", "u@a", "a,b", "a:b", "a b"] {
+        check(
+            &site,
+            &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            400,
+            "host_invalid",
+        );
+    }
+    check(
+        &site,
+        "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        400,
+        "target_invalid",
+    );
+    check(
+        &site,
+        "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        400,
+        "target_invalid",
+    );
+    check(&site, "GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target_invalid");
+    check(
+        &site,
+        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+        405,
+        "connect",
+    );
+    let long = "a".repeat(super::super::limits::URI_BYTES_MAX);
+    check(
+        &site,
+        &format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        414,
+        "uri_too_long",
+    );
+}
+
+#[test]
+fn a_malformed_head_is_refused_before_it_is_a_request() {
+    let site = Site::start();
+    for request in [
+        "NONSENSE\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",
+    ] {
+        let mut wire = site.connect();
+        wire.send(request);
+        assert_eq!(wire.reply().status, 400, "{request:?}");
+        assert!(wire.is_closed());
+    }
+}
+
+#[test]
+fn a_malformed_body_is_the_clients_fault() {
+    let site = Site::start();
+    site.route_all(echo_origin());
+    check(
+        &site,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        400,
+        "body_invalid",
+    );
+}
+
+#[test]
+fn a_slow_head_and_a_slow_body_time_out() {
+    let site = Site::with(|settings| {
+        settings.timeouts.http_request = Duration::from_millis(200);
+        settings.timeouts.client = Duration::from_millis(200);
+    });
+    site.route_all(echo_origin());
+    check(&site, "GET / HTTP/1.1\r\nHost:", 408, "head_timeout");
+    check(
+        &site,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab",
+        408,
+        "body_timeout",
+    );
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_an_answer() {
+    let site = Site::with(|settings| settings.timeouts.http_keep_alive = Duration::from_millis(200));
+    site.route_all(echo_origin());
+    let mut wire = site.connect();
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(wire.reply().status, 200);
+    assert!(wire.is_closed());
+}
+
+#[test]
+fn faults_of_the_upstream_have_their_own_codes() {
+    let site = Site::with(|settings| settings.timeouts.server = Duration::from_millis(300));
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    check(&site, request, 503, "no_route");
+    let closed = TcpListener::bind((LOCAL, 0)).unwrap().local_addr().unwrap();
+    site.route_all(closed);
+    check(&site, request, 503, "upstream_unreachable");
+    site.route_all(origin(|_, mut wire| {
+        wire.head();
+        wire.is_closed();
+    }));
+    check(&site, request, 504, "upstream_timeout");
+    site.route_all(origin(|_, mut wire| {
+        wire.head();
+        wire.send("this is not HTTP\r\n\r\n");
+    }));
+    check(&site, request, 502, "upstream_invalid");
+    site.route_all(origin(|_, mut wire| {
+        wire.head();
+    }));
+    check(&site, request, 502, "upstream_invalid");
+}
+
+#[test]
+fn a_name_without_an_address_is_unavailable() {
+    let site = Site::start();
+    assert_eq!(
+        site.reconfigure("serviceName=no-such-service.invalid&servicePath=/&port=80")
+            .status,
+        200
+    );
+    let reply = site.get("/");
+    assert_eq!(reply.status, 503);
+    let count = site.refused("upstream_unresolved") + site.refused("upstream_connect_timeout");
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_dropped_and_counted() {
+    let site = Site::with(|settings| (settings.workers, settings.connections_max) = (1, 2));
+    site.route_all(echo_origin());
+    let mut held: Vec<Wire> = (0..2).map(|_| site.connect()).collect();
+    for wire in &mut held {
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(wire.reply().status, 200);
+    }
+    assert!(site.connect().is_closed());
+    assert_eq!(site.refused("connections_max"), 1);
+}

@@ -1,0 +1,216 @@
+//! A worker: one thread, one runtime, its own listeners, snapshot reference, pools, resolver and counters.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+use super::compile::Upstream;
+use super::metrics::Counters;
+use super::pool::{Pool, jittered};
+use super::refusal::Refusal;
+use super::resolver::Resolver;
+use super::router::Snapshot;
+use super::settings::Settings;
+use super::{conn, limits};
+
+/// What all workers see. Nothing in it is written on the request path.
+pub struct Shared {
+    /// Fixed at start.
+    pub settings: Settings,
+    /// Swapped by the table.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+/// A worker's own reference to the rules, so that requests do not write to a count that other workers share.
+pub struct Rules(Arc<Snapshot>);
+
+impl std::ops::Deref for Rules {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// The state of one worker.
+pub struct Worker {
+    /// Common to all.
+    pub shared: Arc<Shared>,
+    /// Its own.
+    pub counters: Arc<Counters>,
+    /// Its own.
+    pub resolver: Resolver,
+    /// Wakes every connection when the process is to end.
+    pub drain: Notify,
+    /// The process is to end.
+    pub draining: Cell<bool>,
+    rules: RefCell<Rc<Rules>>,
+    pools: RefCell<Vec<Option<Rc<Pool>>>>,
+    open: Cell<usize>,
+    ended: Notify,
+    random: Cell<u32>,
+}
+
+/// Counts something that the end of the process waits for.
+pub struct Open(Rc<Worker>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.connections_open.down();
+        self.0.open.set(self.0.open.get() - 1);
+        if self.0.open.get() == 0 {
+            self.0.ended.notify_one();
+        }
+    }
+}
+
+impl Worker {
+    /// The rules in force.
+    pub fn rules(&self) -> Rc<Rules> {
+        let current = self.shared.snapshot.load();
+        let mut cached = self.rules.borrow_mut();
+        if !Arc::ptr_eq(&current, &cached.0) {
+            *cached = Rc::new(Rules(Arc::clone(&current)));
+        }
+        cached.clone()
+    }
+
+    /// The pool of an upstream.
+    pub fn pool(&self, upstream: &Upstream) -> Rc<Pool> {
+        let mut pools = self.pools.borrow_mut();
+        if pools.len() <= upstream.slot {
+            pools.resize_with(upstream.slot + 1, || None);
+        }
+        match &pools[upstream.slot] {
+            Some(pool) if pool.generation == upstream.generation => pool.clone(),
+            _ => {
+                let pool = Rc::new(Pool::new(upstream.generation));
+                pools[upstream.slot] = Some(pool.clone());
+                pool
+            }
+        }
+    }
+
+    /// Marks something as open until the mark is dropped.
+    pub fn open(self: &Rc<Self>) -> Open {
+        self.counters.connections_open.up();
+        self.open.set(self.open.get() + 1);
+        Open(self.clone())
+    }
+
+    /// A duration with jitter; xorshift is random enough to spread reconnects.
+    pub fn jitter(&self, base: Duration) -> Duration {
+        let mut random = self.random.get();
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        self.random.set(random);
+        jittered(base, random)
+    }
+
+    fn reap(&self) {
+        // A worker without requests lets go of an old snapshot here, and so of its upstream slots.
+        drop(self.rules());
+        for slot in self.pools.borrow_mut().iter_mut() {
+            // Somebody else may hold the pool to open a connection in it.
+            if slot
+                .as_ref()
+                .is_some_and(|pool| pool.reap() && Rc::strong_count(pool) == 1)
+            {
+                *slot = None;
+            }
+        }
+    }
+}
+
+/// Runs a worker until `stop` says so and its connections have ended or the deadline has passed.
+pub async fn run(
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    seed: u32,
+    listeners: Vec<std::net::TcpListener>,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let drain_limit = shared.settings.drain;
+    let worker = Rc::new(Worker {
+        rules: RefCell::new(Rc::new(Rules(shared.snapshot.load_full()))),
+        counters,
+        resolver: Resolver::from_system(),
+        drain: Notify::new(),
+        draining: Cell::new(false),
+        pools: RefCell::default(),
+        open: Cell::new(0),
+        ended: Notify::new(),
+        random: Cell::new(seed.wrapping_mul(0x9E37_79B9) | 1),
+        shared,
+    });
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener)));
+    }
+    let reaper = tokio::task::spawn_local({
+        let worker = worker.clone();
+        async move {
+            loop {
+                tokio::time::sleep(limits::REAP_INTERVAL).await;
+                worker.reap();
+            }
+        }
+    });
+    // The sender is only dropped when the process ends.
+    let _ = stop.wait_for(|stop| *stop).await;
+    for task in accepting {
+        task.abort();
+        let _ = task.await;
+    }
+    worker.draining.set(true);
+    worker.drain.notify_waiters();
+    let drained = tokio::time::timeout(drain_limit, async {
+        while worker.open.get() > 0 {
+            worker.ended.notified().await;
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(
+            connections = worker.open.get(),
+            "connections cut at the end of the drain time"
+        );
+    }
+    reaper.abort();
+    Ok(())
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    let connections_max = (worker.shared.settings.connections_max / worker.shared.settings.workers).max(1);
+    loop {
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                worker.counters.refused(Refusal::AcceptFailed);
+                tracing::warn!(%error, "accept");
+                // Out of files: a moment for others to end. An aborted connection costs the same moment.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        worker.counters.connections.up();
+        if worker.open.get() >= connections_max {
+            worker.counters.refused(Refusal::ConnectionsMax);
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        let open = worker.open();
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            conn::serve(worker, stream, client, port).await;
+            drop(open);
+        });
+    }
+}
