@@ -1,1 +1,30 @@
-//! The datapath's decisions.
+//! The datapath's decisions, free of helpers, maps and clocks.
+//!
+//! Each entry point of the object asks one function here and carries out its answer:
+//!
+//! | attachment | function | answer |
+//! | --- | --- | --- |
+//! | cgroup connect, sendmsg, recvmsg, getpeername | [`sock`] | [`sock::Verdict`] |
+//! | uplink, ingress | [`published::from_client`] | [`Action`] |
+//! | task's veth, ingress | [`published::from_task`] | [`Action`] |
+//! | tunnel, ingress | [`published::from_tunnel`] | [`Action`] |
+//!
+//! The world is a parameter: [`Maps`] for state, `now_ns` for time. The kernel's implementation is in the
+//! object; tests use one made of hash tables.
+
+pub mod action;
+pub mod maps;
+pub mod packet;
+pub mod published;
+pub mod refuse;
+pub mod select;
+pub mod sock;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+pub use action::{Action, Nat, Out};
+pub use maps::Maps;
+pub use packet::{Bytes, Packet};

@@ -1,2 +1,19 @@
 //! The only module that makes system calls concerning BPF, netlink and namespaces.
+//!
+//! Life of the kernel state. [`start()`] makes sure that the machine has what is needed, creates the tunnel device,
+//! opens or creates the pinned maps, loads the programs or takes the pinned ones when they are the same, and
+//! attaches what is not attached. From then on the reconciler changes maps and task attachments through
+//! [`dataplane`]. When the agent ends, everything stays: the pins hold maps, programs and links.
+//!
+//! Pins, below `--bpffs`, by ABI version: `v1/maps/NAME`, `v1/programs/HASH/NAME` (hash of object and settings),
+//! `v1/links/NAME`.
+
+pub mod attach;
+pub mod dataplane;
+pub mod netlink;
 pub mod netns;
+pub mod object;
+pub mod parts;
+pub mod pins;
+
+pub use parts::{KernelParts, Options, start};

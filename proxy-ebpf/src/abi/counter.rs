@@ -53,6 +53,12 @@ counters! {
     MssClamped = 12, "mss_clamped", false;
     /// Tunnelled packet that is no IPv4 TCP or UDP.
     TunnelNotOurs = 13, "tunnel_not_ours", true;
+    /// TCP segment to a published port that belongs to no known flow and opens none: RST.
+    FlowUnknown = 14, "flow_unknown", true;
+    /// The flow table took no new entry; the packet was forwarded, its flow is not remembered.
+    FlowTableFull = 15, "flow_table_full", false;
+    /// A remote task was chosen, but this agent runs without a tunnel.
+    NoTunnel = 16, "no_tunnel", true;
 }
 
 /// Entries of the counter array; room for later numbers.

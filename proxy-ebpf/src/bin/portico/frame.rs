@@ -1,0 +1,153 @@
+//! A frame in an skb: reading for the library's parser, and the writes that an [`Action`] asks for.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_F_PSEUDO_HDR, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
+    helpers::generated::{bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+    programs::TcContext,
+};
+use proxy_ebpf::{
+    abi::PROTO_TCP,
+    datapath::{
+        Bytes, Nat, Packet,
+        packet::{ETH_LEN, find_mss},
+        refuse::{ICMP_LEN, RST_LEN, port_unreachable, rst},
+    },
+};
+
+/// An update of a UDP checksum of zero (none) must leave it zero (`BPF_F_MARK_MANGLED_0`).
+const MARK_MANGLED_0: u64 = 1 << 5;
+/// The tunnel key without its last member, the local address: the form that every kernel since 4.17 takes.
+const TUNNEL_KEY_LEN: u32 = core::mem::offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
+/// Hops of the outer header.
+const TUNNEL_TTL: u8 = 64;
+
+/// A frame in an skb.
+pub struct Frame<'a>(pub &'a TcContext);
+
+impl Bytes for Frame<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.load(offset).ok()
+    }
+}
+
+impl Frame<'_> {
+    /// Rewrites address and port of one end, with checksums. Checksums of partial (offloaded) packets are
+    /// handled by the helpers: the address change is marked as part of the pseudo header.
+    #[inline(always)]
+    pub fn translate(&self, packet: &Packet, nat: Nat) -> Result<(), i64> {
+        let (addr_offset, port_offset, old_addr, old_port, addr, port) = match nat {
+            Nat::None => return Ok(()),
+            Nat::Destination(addr, port) => (16, 2, packet.dst_be, packet.dst_port_be, addr, port),
+            Nat::Source(addr, port) => (12, 0, packet.src_be, packet.src_port_be, addr, port),
+        };
+        let (check, flags) = if packet.protocol == PROTO_TCP {
+            (packet.l4 + 16, 0)
+        } else {
+            (packet.l4 + 6, MARK_MANGLED_0)
+        };
+        if old_addr != addr {
+            let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
+            self.0
+                .l4_csum_replace(check, u64::from(old_addr), u64::from(addr), pseudo)
+                .map_err(i64::from)?;
+            self.0
+                .l3_csum_replace(ETH_LEN + 10, u64::from(old_addr), u64::from(addr), 4)
+                .map_err(i64::from)?;
+            self.0.store(ETH_LEN + addr_offset, &addr, 0).map_err(i64::from)?;
+        }
+        if old_port != port {
+            self.0
+                .l4_csum_replace(check, u64::from(old_port), u64::from(port), flags | 2)
+                .map_err(i64::from)?;
+            self.0
+                .store(packet.l4 + port_offset, &port, 0)
+                .map_err(i64::from)?;
+        }
+        Ok(())
+    }
+
+    /// Lowers the MSS option to `max`; whether it did.
+    #[inline(always)]
+    pub fn clamp_mss(&self, packet: &Packet, max: u32) -> Result<bool, i64> {
+        let Some(mss) = find_mss(self, packet, max) else {
+            return Ok(false);
+        };
+        let (old, new) = (mss.value.to_be(), (max as u16).to_be());
+        // An MSS option at an odd offset changes two checksum words by the same amount in swapped bytes.
+        let (from, to) = if (mss.offset - packet.l4) % 2 == 0 {
+            (old, new)
+        } else {
+            (old.swap_bytes(), new.swap_bytes())
+        };
+        self.0
+            .l4_csum_replace(packet.l4 + 16, u64::from(from), u64::from(to), 2)
+            .map_err(i64::from)?;
+        self.0.store(mss.offset, &new, 0).map_err(i64::from)?;
+        Ok(true)
+    }
+
+    /// Destination and source MAC.
+    #[inline(always)]
+    pub fn set_macs(&self, destination: [u8; 6], source: [u8; 6]) -> Result<(), i64> {
+        self.0.store(0, &destination, 0).map_err(i64::from)?;
+        self.0.store(6, &source, 0).map_err(i64::from)
+    }
+
+    /// Turns the frame into the answer that refuses it: RST for TCP, port unreachable for UDP.
+    #[inline(always)]
+    pub fn become_refusal(&self, packet: &Packet) -> Result<(), i64> {
+        if packet.protocol == PROTO_TCP {
+            let answer = rst(self, packet.l4).ok_or(-1)?;
+            self.resize(RST_LEN)?;
+            self.0.store(0, &answer, 0).map_err(i64::from)
+        } else {
+            let answer = port_unreachable(self, packet.l4).ok_or(-1)?;
+            self.resize(ICMP_LEN)?;
+            self.0.store(0, &answer, 0).map_err(i64::from)
+        }
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: usize) -> Result<(), i64> {
+        // SAFETY: the context is valid; the helper invalidates packet pointers, and none are held.
+        match unsafe { bpf_skb_change_tail(self.0.as_ptr().cast(), len as u32, 0) } {
+            0 => Ok(()),
+            e => Err(e),
+        }
+    }
+
+    /// Where the tunnel device sends it: the node (network order) and the task.
+    #[inline(always)]
+    pub fn set_tunnel(&self, node_be: u32, task: u32) -> Result<(), i64> {
+        // SAFETY: plain integers; all zero is a valid key.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        key.tunnel_id = task;
+        key.tunnel_ttl = TUNNEL_TTL;
+        // The helper takes the address in host order (bpf_skb_set_tunnel_key converts it).
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(node_be);
+        // SAFETY: the context and the key are valid for the call.
+        let result = unsafe {
+            bpf_skb_set_tunnel_key(
+                self.0.as_ptr().cast(),
+                &raw mut key,
+                TUNNEL_KEY_LEN,
+                u64::from(BPF_F_ZERO_CSUM_TX),
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(result) }
+    }
+
+    /// Which task the tunnel named and which node (network order) sent it.
+    #[inline(always)]
+    pub fn tunnel(&self) -> Option<(u32, u32)> {
+        // SAFETY: as above.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        // SAFETY: as above.
+        let result =
+            unsafe { bpf_skb_get_tunnel_key(self.0.as_ptr().cast(), &raw mut key, TUNNEL_KEY_LEN, 0) };
+        // SAFETY: without the IPv6 flag the helper fills the IPv4 member.
+        (result == 0).then(|| (key.tunnel_id, unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be()))
+    }
+}

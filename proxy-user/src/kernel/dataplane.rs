@@ -1,0 +1,229 @@
+//! The reconciler's door to the kernel: pinned maps and the tasks' tc links.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use proxy_ebpf::abi::{
+    Backend, Counter, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, limits::*,
+};
+
+use super::{
+    attach,
+    object::{Object, ObjectError},
+    pins::Pins,
+};
+use crate::reconcile::datapath::{Datapath, DatapathError, Realized};
+
+/// A pinned hash map with its name and limit, for errors.
+struct Table<K: Pod, V: Pod> {
+    map: HashMap<MapData, K, V>,
+    name: &'static str,
+    limit: u32,
+    constant: &'static str,
+}
+
+impl<K: Pod + Ord, V: Pod> Table<K, V> {
+    fn open(pins: &Pins, name: &'static str, limit: u32, constant: &'static str) -> Result<Self, MapError> {
+        let data = MapData::from_pin(pins.maps().join(name))?;
+        Ok(Table {
+            map: HashMap::try_from(Map::HashMap(data))?,
+            name,
+            limit,
+            constant,
+        })
+    }
+
+    fn set(&mut self, key: K, value: V) -> Result<(), DatapathError> {
+        self.map
+            .insert(key, value, 0)
+            .map_err(|e| self.error("update", e))
+    }
+
+    fn delete(&mut self, key: K) -> Result<(), DatapathError> {
+        match self.map.remove(&key) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            Err(e) if errno(&e) == Some(libc::ENOENT) => Ok(()),
+            other => other.map_err(|e| self.error("delete", e)),
+        }
+    }
+
+    fn dump(&self) -> Result<BTreeMap<K, V>, DatapathError> {
+        self.map
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(|e| self.error("read", e))
+    }
+
+    fn error(&self, operation: &'static str, error: MapError) -> DatapathError {
+        // The kernel answers E2BIG when max_entries is reached, ENOMEM when memory is.
+        if errno(&error) == Some(libc::E2BIG) {
+            return DatapathError::Full {
+                map: self.name,
+                limit: self.limit,
+                constant: self.constant,
+            };
+        }
+        let source = match errno(&error) {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::other(error),
+        };
+        DatapathError::Syscall {
+            operation,
+            object: format!("map {}", self.name),
+            source,
+        }
+    }
+}
+
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(e) => e.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// The maps and links of one agent.
+pub struct Dataplane {
+    frontends: Table<FrontendKey, Frontend>,
+    slots: Table<SlotKey, u32>,
+    backends: Table<u32, Backend>,
+    scopes: Table<u64, Scope>,
+    local_addrs: Table<u32, LocalAddr>,
+    local_tasks: Table<u32, LocalTask>,
+    links: PathBuf,
+    object: Object,
+}
+
+/// Prefix of the names of tasks' links; the interface index follows.
+const TASK_LINK: &str = "task-";
+
+impl Dataplane {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins, object: Object) -> Result<Dataplane, MapError> {
+        Ok(Dataplane {
+            frontends: Table::open(pins, "FRONTENDS", FRONTENDS_MAX, "FRONTENDS_MAX")?,
+            slots: Table::open(pins, "SLOTS", SLOTS_MAX, "SLOTS_MAX")?,
+            backends: Table::open(pins, "BACKENDS", BACKENDS_MAX, "BACKENDS_MAX")?,
+            scopes: Table::open(pins, "SCOPES", SCOPES_MAX, "SCOPES_MAX")?,
+            local_addrs: Table::open(pins, "LOCAL_ADDRS", LOCAL_ADDRS_MAX, "LOCAL_ADDRS_MAX")?,
+            local_tasks: Table::open(pins, "LOCAL_TASKS", LOCAL_TASKS_MAX, "LOCAL_TASKS_MAX")?,
+            links: pins.links(),
+            object,
+        })
+    }
+}
+
+impl Datapath for Dataplane {
+    fn set_frontend(&mut self, key: FrontendKey, value: Frontend) -> Result<(), DatapathError> {
+        self.frontends.set(key, value)
+    }
+    fn delete_frontend(&mut self, key: FrontendKey) -> Result<(), DatapathError> {
+        self.frontends.delete(key)
+    }
+    fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError> {
+        self.slots.set(key, backend)
+    }
+    fn delete_slot(&mut self, key: SlotKey) -> Result<(), DatapathError> {
+        self.slots.delete(key)
+    }
+    fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError> {
+        self.backends.set(id, value)
+    }
+    fn delete_backend(&mut self, id: u32) -> Result<(), DatapathError> {
+        self.backends.delete(id)
+    }
+    fn set_scope(&mut self, cookie: u64, value: Scope) -> Result<(), DatapathError> {
+        self.scopes.set(cookie, value)
+    }
+    fn delete_scope(&mut self, cookie: u64) -> Result<(), DatapathError> {
+        self.scopes.delete(cookie)
+    }
+    fn set_local_addr(&mut self, addr_be: u32, value: LocalAddr) -> Result<(), DatapathError> {
+        self.local_addrs.set(addr_be, value)
+    }
+    fn delete_local_addr(&mut self, addr_be: u32) -> Result<(), DatapathError> {
+        self.local_addrs.delete(addr_be)
+    }
+    fn set_local_task(&mut self, id: u32, value: LocalTask) -> Result<(), DatapathError> {
+        self.local_tasks.set(id, value)
+    }
+    fn delete_local_task(&mut self, id: u32) -> Result<(), DatapathError> {
+        self.local_tasks.delete(id)
+    }
+
+    fn attach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        let error = |source| DatapathError::Syscall {
+            operation: "attach",
+            object: format!("task veth {ifindex}"),
+            source,
+        };
+        let mut program = self
+            .object
+            .tc("portico_task")
+            .map_err(|e: ObjectError| error(io::Error::other(e)))?;
+        attach::ingress(
+            &self.links,
+            &format!("{TASK_LINK}{ifindex}"),
+            &mut program,
+            ifindex,
+        )
+        .map(|_| ())
+        .map_err(|e| error(io::Error::other(e)))
+    }
+
+    fn detach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        attach::detach(&self.links, &format!("{TASK_LINK}{ifindex}")).map_err(|source| {
+            DatapathError::Syscall {
+                operation: "detach",
+                object: format!("task veth {ifindex}"),
+                source,
+            }
+        })
+    }
+
+    fn dump(&mut self) -> Result<Realized, DatapathError> {
+        let mut realized = Realized {
+            frontends: self.frontends.dump()?,
+            slots: self.slots.dump()?,
+            backends: self.backends.dump()?,
+            scopes: self.scopes.dump()?,
+            local_addrs: self.local_addrs.dump()?,
+            local_tasks: self.local_tasks.dump()?,
+            ..Realized::default()
+        };
+        let error = |source| DatapathError::Syscall {
+            operation: "read",
+            object: "links".into(),
+            source,
+        };
+        for name in attach::names(&self.links).map_err(error)? {
+            let Some(ifindex) = name.strip_prefix(TASK_LINK).and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            if attach::is_attached(&self.links, &name, ifindex) {
+                realized.task_links.insert(ifindex);
+            } else {
+                // Its veth is gone: the link holds nothing.
+                attach::detach(&self.links, &name).map_err(error)?;
+            }
+        }
+        Ok(realized)
+    }
+}
+
+/// Reads the counters, summed over the CPUs.
+pub fn counters(pins: &Pins) -> io::Result<Vec<(String, u64)>> {
+    let data = MapData::from_pin(pins.maps().join("COUNTERS")).map_err(io::Error::other)?;
+    let map: PerCpuArray<MapData, u64> =
+        PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(io::Error::other)?;
+    Counter::ALL
+        .iter()
+        .map(|counter| {
+            let values = map.get(&(*counter as u32), 0).map_err(io::Error::other)?;
+            Ok((counter.name().to_owned(), values.iter().sum()))
+        })
+        .collect()
+}

@@ -1,0 +1,268 @@
+//! Start of the kernel side: what the machine must have, and the parts that the agent works with.
+
+use std::{
+    fs::File,
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use proxy_ebpf::abi::{
+    Settings,
+    settings::{TCP_IP_HEADERS, TUNNEL_OVERHEAD},
+};
+use serde_json::{Value, json};
+
+use super::{
+    attach,
+    dataplane::{self, Dataplane},
+    netlink,
+    netns::{self, NamespaceFacts, NetnsError},
+    object::{Object, SOCK_PROGRAMS},
+    pins::{Pins, is_bpffs},
+};
+use crate::{cli::Exit, reconcile::datapath::Datapath};
+
+/// What the operator may set of the kernel side.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory on a BPF file system for this agent's pins.
+    pub bpffs: PathBuf,
+    /// Root of the cgroup v2 hierarchy; `None` = the one that is mounted.
+    pub cgroup: Option<PathBuf>,
+    /// Interfaces that clients come in through; empty = those of the default routes.
+    pub uplinks: Vec<String>,
+    /// This node's address as the other nodes know it; `None` = no tunnel.
+    pub node_address: Option<Ipv4Addr>,
+    /// The agent's state directory.
+    pub state: PathBuf,
+}
+
+/// The kernel side, as the daemon wires it.
+pub struct KernelParts {
+    /// Maps and task links.
+    pub datapath: Box<dyn Datapath>,
+    /// Netns cookie of the agent's own namespace.
+    pub own_cookie: u64,
+    /// The node's own addresses, now.
+    pub local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send + Sync>,
+    /// Reads a task's namespace.
+    pub inspect: Box<dyn Fn(&Path) -> Result<NamespaceFacts, NetnsError> + Send + Sync>,
+    /// Counters by name.
+    pub counters: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    /// For `status`: uplinks, tunnel, object, attachments.
+    pub info: Value,
+}
+
+/// Programs the parts of the kernel that do not depend on services, and opens those that do.
+///
+/// What is in place already is left alone; a second start changes nothing.
+pub fn start(options: &Options) -> Result<KernelParts, Exit> {
+    need_root()?;
+    let pins = open_pins(&options.bpffs)?;
+    let cgroup_path = match &options.cgroup {
+        Some(path) => path.clone(),
+        None => cgroup2_mount()?,
+    };
+    let cgroup = File::open(&cgroup_path).map_err(|e| Exit::Lacks {
+        what: format!("cgroup v2 root {}: {e}", cgroup_path.display()),
+        how: "mount -t cgroup2 none DIR, and name it with --cgroup".into(),
+    })?;
+    let uplinks = uplinks(&options.uplinks)?;
+    let tunnel_ifindex = match options.node_address {
+        Some(_) => netlink::ensure_tunnel().map_err(|e| Exit::Lacks {
+            what: format!("tunnel device {} (vxlan): {e}", netlink::TUNNEL_DEVICE),
+            how: "load the vxlan module (modprobe vxlan); UDP port 4790 must be free".into(),
+        })?,
+        None => 0,
+    };
+    let mtu = uplinks.iter().map(|u| u.mtu).min().unwrap_or(0);
+    let settings = Settings {
+        tunnel_ifindex,
+        node_be: options.node_address.map_or(0, |a| u32::from(a).to_be()),
+        tunnel_mss: mtu.saturating_sub(TUNNEL_OVERHEAD + TCP_IP_HEADERS),
+        _pad: 0,
+    };
+    let object = Object::open(&pins, &settings).map_err(|e| match e {
+        super::object::ObjectError::Pins(_) | super::object::ObjectError::NotBuilt => {
+            Exit::Failed(e.to_string())
+        }
+        other => Exit::Lacks {
+            what: chain(&other),
+            how: "Linux 6.1 or later with BPF, cgroup BPF and BTF".into(),
+        },
+    })?;
+    let changed = attach_all(&pins, &object, &cgroup, &uplinks, tunnel_ifindex)?;
+    pins.forget_other_programs(&object.hash)
+        .map_err(|e| Exit::Failed(format!("pins: {e}")))?;
+
+    let info = json!({
+        "uplinks": uplinks.iter().map(|u| json!({"name": u.name, "ifindex": u.ifindex, "mtu": u.mtu})).collect::<Vec<_>>(),
+        "tunnel": (tunnel_ifindex != 0).then(|| json!({
+            "device": netlink::TUNNEL_DEVICE,
+            "ifindex": tunnel_ifindex,
+            "port": proxy_ebpf::abi::settings::TUNNEL_PORT,
+            "mss": settings.tunnel_mss,
+        })),
+        "cgroup": cgroup_path,
+        "bpffs": options.bpffs,
+        "object": object.hash,
+        "adopted_programs": object.adopted,
+        "links_changed": changed,
+    });
+    let own_cookie = netns::own_cookie().map_err(|e| Exit::Lacks {
+        what: format!("SO_NETNS_COOKIE: {e}"),
+        how: "Linux 5.14 or later".into(),
+    })?;
+    let counter_pins = pins.clone();
+    Ok(KernelParts {
+        datapath: Box::new(
+            Dataplane::open(&pins, object).map_err(|e| Exit::Failed(format!("pinned maps: {e}")))?,
+        ),
+        own_cookie,
+        local_addrs: Box::new(|| {
+            let addresses = netlink::addresses().unwrap_or_default();
+            addresses
+                .into_iter()
+                .map(|(_, a)| a)
+                .filter(|a| !a.is_loopback())
+                .collect()
+        }),
+        inspect: Box::new(netns::inspect),
+        counters: Box::new(move || dataplane::counters(&counter_pins).unwrap_or_default()),
+        info,
+    })
+}
+
+/// Attaches socket hooks, uplinks and tunnel; the number of links that changed.
+fn attach_all(
+    pins: &Pins,
+    object: &Object,
+    cgroup: &File,
+    uplinks: &[netlink::Link],
+    tunnel_ifindex: u32,
+) -> Result<u32, Exit> {
+    let links = pins.links();
+    let failed = |e: attach::AttachError| Exit::Lacks {
+        what: chain(&e),
+        how: "Linux 6.6 or later for tcx, cgroup v2 for socket hooks; see `portico doctor`".into(),
+    };
+    let object_failed = |e: super::object::ObjectError| Exit::Failed(chain(&e));
+    let mut changed = 0;
+    let mut wanted = Vec::new();
+    for name in uplinks
+        .iter()
+        .map(|u| (format!("uplink-{}", u.ifindex), "portico_uplink", u.ifindex))
+        .chain((tunnel_ifindex != 0).then(|| {
+            (
+                format!("tunnel-{tunnel_ifindex}"),
+                "portico_tunnel",
+                tunnel_ifindex,
+            )
+        }))
+    {
+        let (link, program, ifindex) = name;
+        let mut program = object.tc(program).map_err(object_failed)?;
+        changed += u32::from(attach::ingress(&links, &link, &mut program, ifindex).map_err(failed)?);
+        wanted.push(link);
+    }
+    for (name, kind) in SOCK_PROGRAMS {
+        let mut program = object.sock(name, kind).map_err(object_failed)?;
+        changed += u32::from(attach::cgroup(&links, name, &mut program, cgroup).map_err(failed)?);
+    }
+    // Task links run the same object: replaced here so that no old program outlives an upgrade.
+    for name in attach::names(&links).map_err(|e| Exit::Failed(format!("pins: {e}")))? {
+        if let Some(ifindex) = name.strip_prefix("task-").and_then(|n| n.parse().ok()) {
+            if attach::is_attached(&links, &name, ifindex) {
+                let mut program = object.tc("portico_task").map_err(object_failed)?;
+                changed += u32::from(attach::ingress(&links, &name, &mut program, ifindex).map_err(failed)?);
+            }
+        } else if (name.starts_with("uplink-") || name.starts_with("tunnel-")) && !wanted.contains(&name) {
+            attach::detach(&links, &name).map_err(|e| Exit::Failed(format!("pins: {e}")))?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+fn need_root() -> Result<(), Exit> {
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        return Ok(());
+    }
+    Err(Exit::Lacks {
+        what: "the node agent needs root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN)".into(),
+        how: "run it with sudo, or from its systemd unit".into(),
+    })
+}
+
+fn open_pins(bpffs: &Path) -> Result<Pins, Exit> {
+    if !is_bpffs(bpffs).unwrap_or(false) {
+        return Err(Exit::Lacks {
+            what: format!("{} is not on a BPF file system", bpffs.display()),
+            how: "mount -t bpf bpf /sys/fs/bpf, or name another mount with --bpffs".into(),
+        });
+    }
+    Pins::open(bpffs).map_err(|e| Exit::Lacks {
+        what: format!("pin directory {}: {e}", bpffs.display()),
+        how: "run as root on a writable BPF file system, or name another directory with --bpffs".into(),
+    })
+}
+
+/// The cgroup v2 mount, alone or beside v1.
+pub fn cgroup2_mount() -> Result<PathBuf, Exit> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mount = mounts
+        .lines()
+        .map(|l| l.split(' ').collect::<Vec<_>>())
+        .find(|f| f.get(2) == Some(&"cgroup2"));
+    mount
+        .and_then(|f| f.get(1).map(PathBuf::from))
+        .ok_or_else(|| {
+            Exit::Lacks {
+        what: "no cgroup v2 hierarchy is mounted".into(),
+        how: "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified (or boot with \
+              systemd.unified_cgroup_hierarchy=1)"
+            .into(),
+    }
+        })
+}
+
+fn uplinks(names: &[String]) -> Result<Vec<netlink::Link>, Exit> {
+    let lacks = |what: String| Exit::Lacks {
+        what,
+        how: "name the interfaces that clients use with --uplink".into(),
+    };
+    let names = match names {
+        [] => netlink::default_route_interfaces().map_err(|e| lacks(format!("default route: {e}")))?,
+        names => names.to_vec(),
+    };
+    if names.is_empty() {
+        return Err(lacks("no default route, so no uplink".into()));
+    }
+    let all = netlink::run(async |handle| netlink::links(&handle).await)
+        .map_err(|e: io::Error| Exit::Failed(format!("netlink: {e}")))?;
+    names
+        .iter()
+        .map(|name| {
+            all.iter()
+                .find(|l| l.name == *name)
+                .cloned()
+                .ok_or_else(|| lacks(format!("no interface {name}")))
+        })
+        .collect()
+}
+
+/// An error with its sources: the verifier's log is in the last one.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,110 @@
+//! Where things are pinned, and what a pinned link is attached to.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use proxy_ebpf::abi::ABI_VERSION;
+
+/// Magic number of bpffs (statfs(2), linux/magic.h BPF_FS_MAGIC).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The pin directories of one agent.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Opens (creates) the directories below `bpffs`, which must be on a BPF file system.
+    pub fn open(bpffs: &Path) -> io::Result<Pins> {
+        let pins = Pins {
+            root: bpffs.join(format!("v{ABI_VERSION}")),
+        };
+        for dir in [pins.maps(), pins.root.join("programs"), pins.links()] {
+            fs::create_dir_all(dir)?;
+        }
+        Ok(pins)
+    }
+
+    /// Directory of the maps.
+    pub fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    /// Directory of the programs of one object with one configuration.
+    pub fn programs(&self, hash: &str) -> PathBuf {
+        self.root.join("programs").join(hash)
+    }
+
+    /// Directory of the links.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// Removes the programs of every other object; links keep theirs alive as long as they are attached.
+    pub fn forget_other_programs(&self, hash: &str) -> io::Result<()> {
+        for entry in fs::read_dir(self.root.join("programs"))? {
+            let entry = entry?;
+            if entry.file_name() != hash {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the nearest existing parent of `path` is on a BPF file system.
+pub fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let path = CString::new(existing.as_os_str().as_bytes())?;
+    // SAFETY: statfs is plain old data; zero is valid.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid for the call.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stat.f_type as i64 & 0xffff_ffff == BPF_FS_MAGIC)
+}
+
+/// What the kernel tells of a pinned object through `/proc/self/fdinfo` (`prog_id`, `ifindex`, …).
+pub fn pinned_info(path: &Path) -> io::Result<BTreeMap<String, String>> {
+    let fd = object_get(path)?;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .collect())
+}
+
+/// BPF_OBJ_GET of bpf(2).
+fn object_get(path: &Path) -> io::Result<OwnedFd> {
+    const BPF_OBJ_GET: libc::c_long = 7;
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = Attr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: attr and the path outlive the call; the size is attr's own.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<Attr>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

@@ -1,0 +1,10 @@
+//! Every eBPF program against the running kernel: packets through BPF_PROG_TEST_RUN, sockets and tunnel frames in
+//! a network namespace that the test makes. Needs root; without it each test says that it was skipped.
+
+mod programs;
+mod restart;
+mod sock;
+mod support;
+mod task;
+mod tunnel;
+mod uplink;

@@ -1,0 +1,187 @@
+//! `kernel::start`: what is pinned outlives the agent, and a second start changes nothing.
+
+use std::{fs, path::PathBuf};
+
+use proxy_ebpf::abi::*;
+use proxy_user::{
+    cli::Exit,
+    kernel::{KernelParts, Options, attach, pins::Pins, start},
+    reconcile::datapath::Realized,
+};
+
+use crate::support::*;
+
+/// A private mount namespace with a BPF file system in a scratch directory, and a veth as uplink.
+fn machine() -> (tempfile::TempDir, Options) {
+    // SAFETY: changes the calling thread only, which ends with the test.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+    let dir = tempfile::tempdir().unwrap();
+    mount(&["--make-rprivate", "/"]);
+    mount(&["-t", "bpf", "bpf", dir.path().to_str().unwrap()]);
+    ip("link add veth0 type veth peer name veth1");
+    ip("link set veth0 up");
+    let options = Options {
+        bpffs: dir.path().join("portico"),
+        cgroup: None,
+        uplinks: vec!["veth0".into()],
+        node_address: Some(NODE),
+        state: PathBuf::from("/nonexistent"),
+    };
+    (dir, options)
+}
+
+fn mount(args: &[&str]) {
+    assert!(
+        std::process::Command::new("mount")
+            .args(args)
+            .status()
+            .unwrap()
+            .success(),
+        "mount {args:?}"
+    );
+}
+
+fn started(options: &Options) -> KernelParts {
+    start(options).unwrap_or_else(|exit| panic!("{exit}"))
+}
+
+/// Links hold the hooks of the machine's cgroup root: they go before the file system does.
+fn unpin(options: &Options) {
+    fs::remove_dir_all(&options.bpffs).unwrap();
+}
+
+#[test]
+fn a_second_start_adopts_everything_and_changes_nothing() {
+    if !privileged("a_second_start_adopts_everything_and_changes_nothing") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let mut first = started(&options);
+        assert_eq!(
+            first.info["links_changed"], 6,
+            "four socket hooks, uplink, tunnel"
+        );
+        assert_eq!(first.info["tunnel"]["mss"], 1410);
+        let veth1 = proxy_user::kernel::netlink::interface_index("veth1").unwrap();
+        first.datapath.set_backend(1, local_backend()).unwrap();
+        first
+            .datapath
+            .set_slot(
+                SlotKey {
+                    frontend: 1,
+                    index: 0,
+                },
+                1,
+            )
+            .unwrap();
+        first
+            .datapath
+            .set_frontend(
+                published(80, PROTO_TCP),
+                Frontend {
+                    id: 1,
+                    slots: 1,
+                    ..Default::default()
+                },
+            )
+            .unwrap();
+        first.datapath.attach_task_link(veth1).unwrap();
+        let before = first.datapath.dump().unwrap();
+        assert_eq!(before.task_links.iter().copied().collect::<Vec<_>>(), [veth1]);
+        drop(first);
+
+        let mut second = started(&options);
+        assert_eq!(second.info["links_changed"], 0);
+        assert_eq!(second.info["adopted_programs"], true);
+        assert_eq!(second.datapath.dump().unwrap(), before);
+        // Doing it again is success and no change; so is deleting what is absent.
+        second.datapath.attach_task_link(veth1).unwrap();
+        second.datapath.delete_backend(99).unwrap();
+        second.datapath.detach_task_link(99).unwrap();
+        assert_eq!(second.datapath.dump().unwrap(), before);
+        drop(second);
+
+        // Another configuration is another set of programs; the links move to it, one by one.
+        let other = Options {
+            node_address: None,
+            ..options.clone()
+        };
+        let mut third = started(&other);
+        assert_eq!(third.info["adopted_programs"], false);
+        assert_eq!(
+            third.info["links_changed"], 7,
+            "hooks, uplink and task moved, tunnel detached"
+        );
+        assert_eq!(third.datapath.dump().unwrap(), before);
+        unpin(&options);
+    });
+}
+
+#[test]
+fn a_link_whose_interface_is_gone_is_forgotten() {
+    if !privileged("a_link_whose_interface_is_gone_is_forgotten") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let mut parts = started(&options);
+        ip("link add gone type veth peer name other");
+        let ifindex = proxy_user::kernel::netlink::interface_index("gone").unwrap();
+        parts.datapath.attach_task_link(ifindex).unwrap();
+        ip("link del gone");
+        assert_eq!(parts.datapath.dump().unwrap(), Realized::default());
+        let names = attach::names(&Pins::open(&options.bpffs).unwrap().links()).unwrap();
+        assert!(!names.iter().any(|n| n.starts_with("task-")), "{names:?}");
+        unpin(&options);
+    });
+}
+
+#[test]
+fn what_the_machine_lacks_is_said_with_a_remedy() {
+    if !privileged("what_the_machine_lacks_is_said_with_a_remedy") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let ordinary = tempfile::tempdir_in("/tmp").unwrap();
+        for (case, options) in [
+            (
+                "is not on a BPF file system",
+                Options {
+                    bpffs: ordinary.path().into(),
+                    ..options.clone()
+                },
+            ),
+            (
+                "no interface eth9",
+                Options {
+                    uplinks: vec!["eth9".into()],
+                    ..options.clone()
+                },
+            ),
+            (
+                "no default route",
+                Options {
+                    uplinks: vec![],
+                    ..options.clone()
+                },
+            ),
+            (
+                "cgroup v2 root /nowhere",
+                Options {
+                    cgroup: Some("/nowhere".into()),
+                    ..options.clone()
+                },
+            ),
+        ] {
+            match start(&options).map(|_| ()) {
+                Err(Exit::Lacks { what, how }) => {
+                    assert!(what.contains(case), "{case}: {what}");
+                    assert!(!how.is_empty());
+                }
+                other => panic!("{case}: {other:?}"),
+            }
+        }
+    });
+}

@@ -1,0 +1,248 @@
+//! `portico_uplink`: what arrives from clients.
+
+use proxy_ebpf::abi::{flow::ENTRY, *};
+
+use crate::support::*;
+
+const PORT: u16 = 40_000;
+
+#[test]
+fn not_ours_passes_unchanged() {
+    if !privileged("not_ours_passes_unchanged") {
+        return;
+    }
+    let mut world = World::node();
+    let elsewhere = tcp((CLIENT, PORT), (OTHER_NODE, 80), SYN);
+    let other_port = tcp((CLIENT, PORT), (NODE, 81), SYN);
+    let other_protocol = udp((CLIENT, PORT), (NODE, 80), b"x");
+    let mut arp = vec![0xff; 42];
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let mut later_fragment = tcp((CLIENT, PORT), (NODE, 80), SYN);
+    later_fragment[21] = 1;
+    let truncated = tcp((CLIENT, PORT), (NODE, 80), SYN)[..40].to_vec();
+    let mut lying_ihl = tcp((CLIENT, PORT), (NODE, 80), SYN);
+    lying_ihl[14] = 0x44;
+    for (what, frame) in [
+        ("another address", elsewhere),
+        ("another port", other_port),
+        ("another protocol", other_protocol),
+        ("ARP", arp),
+        ("a later fragment", later_fragment),
+        ("a truncated TCP header", truncated),
+        ("an impossible header length", lying_ihl),
+    ] {
+        assert_eq!(
+            world.run("portico_uplink", &frame),
+            (TC_ACT_OK, frame.clone()),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn syn_to_a_local_task_is_rewritten_and_remembered() {
+    if !privileged("syn_to_a_local_task_is_rewritten_and_remembered") {
+        return;
+    }
+    let mut world = World::node();
+    let (verdict, out) = world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    let seen = see(&out);
+    assert_eq!((seen.from, seen.to), ((CLIENT, PORT), (TASK, 8080)));
+    assert_eq!(seen.macs, (TASK_MAC, GATEWAY_MAC));
+    let task = world
+        .flow(flow_key(flow::TASK, PORT, TASK, 8080, PROTO_TCP))
+        .expect("TASK side");
+    assert_eq!(
+        (task.nat_addr_be, task.nat_port_be, task.node_be),
+        (be(NODE), 80u16.to_be(), 0)
+    );
+    assert_eq!(
+        world
+            .flow(flow_key(ENTRY, PORT, NODE, 80, PROTO_TCP))
+            .expect("ENTRY side")
+            .backend,
+        1
+    );
+    assert_eq!(world.counter(Counter::FlowLocal), 1);
+}
+
+#[test]
+fn syn_to_a_remote_task_goes_into_the_tunnel_with_its_mss_clamped() {
+    if !privileged("syn_to_a_remote_task_goes_into_the_tunnel_with_its_mss_clamped") {
+        return;
+    }
+    // The option first, behind two NOPs (even offset), behind one (odd offset), small already, and absent.
+    let cases: [(&[u8], &[u8]); 5] = [
+        (&[2, 4, 0x05, 0xb4, 1, 1, 4, 2], &[2, 4, 0x05, 0x82, 1, 1, 4, 2]),
+        (&[1, 1, 2, 4, 0x05, 0xb4, 1, 1], &[1, 1, 2, 4, 0x05, 0x82, 1, 1]),
+        (&[1, 2, 4, 0x05, 0xb4, 1, 1, 1], &[1, 2, 4, 0x05, 0x82, 1, 1, 1]),
+        (&[2, 4, 0x02, 0x18], &[2, 4, 0x02, 0x18]),
+        (&[3, 3, 7, 0], &[3, 3, 7, 0]),
+    ];
+    for (options, expected) in cases {
+        let mut world = World::node();
+        world.backend(1, remote_backend());
+        let (verdict, out) = world.run(
+            "portico_uplink",
+            &tcp((CLIENT, PORT), (NODE, 80), Tcp { options, ..SYN }),
+        );
+        assert_eq!(verdict, TC_ACT_REDIRECT, "{options:?}");
+        let seen = see(&out);
+        assert_eq!(
+            (seen.from, seen.to),
+            ((CLIENT, PORT), (NODE, 80)),
+            "the inner packet keeps its addresses"
+        );
+        assert_eq!(&seen.tcp().options[..], expected, "{options:?}");
+        assert_eq!(world.counter(Counter::FlowRemote), 1);
+        assert_eq!(world.counter(Counter::MssClamped), u64::from(options != expected));
+    }
+}
+
+#[test]
+fn a_flow_keeps_its_backend_and_new_flows_take_turns() {
+    if !privileged("a_flow_keeps_its_backend_and_new_flows_take_turns") {
+        return;
+    }
+    let mut world = World::node();
+    world.backend(
+        2,
+        Backend {
+            addr_be: be([172, 18, 0, 6].into()),
+            ..local_backend()
+        },
+    );
+    world.frontend(published(80, PROTO_TCP), 1, &[1, 2], 8080);
+    let first = see(&world.run("portico_uplink", &tcp((CLIENT, 1), (NODE, 80), SYN)).1).to;
+    let second = see(&world.run("portico_uplink", &tcp((CLIENT, 2), (NODE, 80), SYN)).1).to;
+    assert_ne!(first, second);
+    for _ in 0..3 {
+        assert_eq!(
+            see(&world.run("portico_uplink", &tcp((CLIENT, 1), (NODE, 80), ACK)).1).to,
+            first
+        );
+        assert_eq!(
+            see(&world.run("portico_uplink", &tcp((CLIENT, 2), (NODE, 80), ACK)).1).to,
+            second
+        );
+        // A retransmitted SYN is not a new flow.
+        assert_eq!(
+            see(&world.run("portico_uplink", &tcp((CLIENT, 1), (NODE, 80), SYN)).1).to,
+            first
+        );
+    }
+}
+
+#[test]
+fn addresses_used_again_after_fin_are_a_new_flow() {
+    if !privileged("addresses_used_again_after_fin_are_a_new_flow") {
+        return;
+    }
+    let mut world = World::node();
+    world.backend(
+        2,
+        Backend {
+            addr_be: be([172, 18, 0, 6].into()),
+            ..local_backend()
+        },
+    );
+    world.frontend(published(80, PROTO_TCP), 1, &[1, 2], 8080);
+    let first = see(&world.run("portico_uplink", &tcp((CLIENT, 1), (NODE, 80), SYN)).1).to;
+    world.run(
+        "portico_uplink",
+        &tcp((CLIENT, 1), (NODE, 80), Tcp { fin: true, ..ACK }),
+    );
+    // The last ACK of the old flow still goes to its task.
+    assert_eq!(
+        see(&world.run("portico_uplink", &tcp((CLIENT, 1), (NODE, 80), ACK)).1).to,
+        first
+    );
+    let again = see(&world.run("portico_uplink", &tcp((CLIENT, 1), (NODE, 80), SYN)).1).to;
+    assert_ne!(again, first);
+}
+
+#[test]
+fn udp_keeps_a_zero_checksum_and_corrects_others() {
+    if !privileged("udp_keeps_a_zero_checksum_and_corrects_others") {
+        return;
+    }
+    let mut world = World::node();
+    world.frontend(published(53, PROTO_UDP), 2, &[1], 5353);
+    let frame = udp((CLIENT, PORT), (NODE, 53), b"query");
+    let seen = see(&world.run("portico_uplink", &frame).1);
+    assert_eq!((seen.to, &seen.payload[..]), ((TASK, 5353), &b"query"[..]));
+    let mut none = frame;
+    none[40..42].fill(0);
+    let (verdict, out) = world.run("portico_uplink", &none);
+    assert_eq!((verdict, &out[40..42]), (TC_ACT_REDIRECT, &[0, 0][..]));
+}
+
+#[test]
+fn a_port_without_backends_answers_at_once() {
+    if !privileged("a_port_without_backends_answers_at_once") {
+        return;
+    }
+    let mut world = World::node();
+    world.frontend(published(80, PROTO_TCP), 1, &[], 8080);
+    world.frontend(published(53, PROTO_UDP), 2, &[], 53);
+
+    let (verdict, out) = world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    let seen = see(&out);
+    assert_eq!((seen.from, seen.to), ((NODE, 80), (CLIENT, PORT)));
+    let rst = seen.tcp();
+    assert!(rst.rst && rst.ack && !rst.syn);
+    assert_eq!((rst.sequence_number, rst.acknowledgment_number), (0, 1001));
+    assert_eq!(seen.macs, ([2; 6], [4; 6]), "back to the sender");
+
+    let query = udp(
+        (CLIENT, PORT),
+        (NODE, 53),
+        b"a question that is longer than eight bytes",
+    );
+    let (verdict, out) = world.run("portico_uplink", &query);
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    let seen = see(&out);
+    assert_eq!((seen.from.0, seen.to.0), (NODE, CLIENT));
+    assert!(
+        format!("{:?}", seen.transport).contains("Port"),
+        "{:?}",
+        seen.transport
+    );
+    assert_eq!(seen.payload, query[14..42], "the offending header and 8 bytes");
+    assert_eq!(world.counter(Counter::PublishedNoBackend), 2);
+}
+
+#[test]
+fn a_segment_of_no_flow_or_of_a_gone_backend_is_reset() {
+    if !privileged("a_segment_of_no_flow_or_of_a_gone_backend_is_reset") {
+        return;
+    }
+    let mut world = World::node();
+    let (verdict, out) = world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), ACK));
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    let seen = see(&out);
+    assert!(seen.tcp().rst);
+    assert_eq!(seen.tcp().sequence_number, 7000, "the segment's acknowledgement");
+    assert_eq!(world.counter(Counter::FlowUnknown), 1);
+
+    world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
+    world.map::<u32, Backend>("BACKENDS").remove(&1).unwrap();
+    let (_, out) = world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), ACK));
+    assert!(see(&out).tcp().rst);
+    assert_eq!(world.counter(Counter::FlowBackendGone), 1);
+
+    // A RST is never answered.
+    let (verdict, _) = world.run(
+        "portico_uplink",
+        &tcp((CLIENT, PORT), (NODE, 80), Tcp { rst: true, ..ACK }),
+    );
+    assert_eq!(verdict, TC_ACT_SHOT);
+
+    // Its next SYN finds another backend.
+    world.backend(2, local_backend());
+    world.frontend(published(80, PROTO_TCP), 1, &[2], 8080);
+    let (_, out) = world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
+    assert_eq!(see(&out).to, (TASK, 8080));
+}
