@@ -103,11 +103,14 @@ fn all(lab: &mut Lab, cases: &mut Cases) {
     });
     cases.check("udp_to_the_vip_is_answered_by_a_task", || {
         let target = format!("{}:8081", lab.vip("echo", "go-demo")?);
-        tour::check_udp(lab, &task_of_go_demo(lab)?, &target, "echo")
+        tour::eventually("UDP to the VIP", || {
+            tour::check_udp(lab, &task_of_go_demo(lab)?, &target, "echo")
+        })
     });
     for node in NODES {
         cases.check(&format!("published_udp_is_answered_through_{node}"), || {
-            tour::check_udp(lab, &net::namespace_path(CLIENT), &format!("{node}:8081"), "echo")
+            let (client, target) = (net::namespace_path(CLIENT), format!("{node}:8081"));
+            tour::eventually("published UDP", || tour::check_udp(lab, &client, &target, "echo"))
         });
     }
     for node in NODES {
@@ -282,7 +285,7 @@ fn without_backends(lab: &mut Lab, cases: &mut Cases) {
     });
     let Ok(vip) = vip else { return };
     cases.check("tcp_to_a_vip_without_backends_is_refused_at_once", || {
-        tour::check_refused_tcp(lab, &task_of_go_demo(lab)?, &format!("{vip}:8080"))
+        refused_tcp(lab, &task_of_go_demo(lab)?, &format!("{vip}:8080"))
     });
     cases.check("udp_to_a_vip_without_backends_is_refused_at_once", || {
         refused_udp(lab, &task_of_go_demo(lab)?, &format!("{vip}:8081"))
@@ -291,7 +294,7 @@ fn without_backends(lab: &mut Lab, cases: &mut Cases) {
         let client = net::namespace_path(CLIENT);
         cases.check(
             &format!("published_tcp_without_backends_is_refused_through_{node}"),
-            || tour::check_refused_tcp(lab, &client, &format!("{node}:8082")),
+            || refused_tcp(lab, &client, &format!("{node}:8082")),
         );
         cases.check(
             &format!("published_udp_without_backends_is_refused_through_{node}"),
@@ -303,12 +306,18 @@ fn without_backends(lab: &mut Lab, cases: &mut Cases) {
     });
 }
 
+fn refused_tcp(lab: &Lab, namespace: &str, target: &str) -> Result<()> {
+    tour::eventually("refused", || tour::check_refused_tcp(lab, namespace, target))
+}
+
 fn refused_udp(lab: &Lab, namespace: &str, target: &str) -> Result<()> {
-    let answer = tour::ask_udp(lab, namespace, target)?;
-    let refused = matches!(&answer, Err(message) if message.contains("refused"));
-    ensure!(
-        refused,
-        "expected `Connection refused` from {target}, found {answer:?}"
-    );
-    Ok(())
+    tour::eventually("refused", || {
+        let answer = tour::ask_udp(lab, namespace, target)?;
+        let refused = matches!(&answer, Err(message) if message.contains("refused"));
+        ensure!(
+            refused,
+            "expected `Connection refused` from {target}, found {answer:?}"
+        );
+        Ok(())
+    })
 }

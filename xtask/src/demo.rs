@@ -26,7 +26,7 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<u8> {
     if std::env::var_os(PREPARED).is_none() {
-        let code = setup::run(false)?;
+        let code = setup::run(setup::For::Demo, false)?;
         if code != 0 {
             return Ok(code);
         }

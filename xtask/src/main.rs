@@ -58,7 +58,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
-        Verb::Setup { check } => setup::run(check),
+        Verb::Setup { check } => setup::run(setup::For::Everything, check),
         Verb::Build { release: _, debug } => build::run(!debug),
         Verb::Image => image::run(),
         Verb::Lab { verb } => lab::run(&verb),

@@ -41,6 +41,25 @@ const PACKAGES: [Package; 9] = [
     package("curl", &["curl"], "the tour's client"),
 ];
 
+/// What only `cargo xtask test` uses.
+const TEST_PACKAGES: [Package; 2] = [
+    package(
+        "shellcheck",
+        &["shellcheck"],
+        "the tests check the shell scripts with it",
+    ),
+    package("ruby", &["ruby"], "the tests read the Vagrantfile with it"),
+];
+
+/// What the machine is to be set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// Building and the labs.
+    Demo,
+    /// That, and what the tests use.
+    Everything,
+}
+
 /// The compiler way of a bare Debian: a rustc with the matching source of core, and the LLVM of its linker.
 const COMPILER: [Package; 5] = [
     package("rustc-web", &[], "a rustc that has"),
@@ -85,10 +104,19 @@ struct Missing {
 }
 
 impl Missing {
-    fn find() -> Missing {
+    fn find(purpose: For) -> Missing {
         let compiler = toolchain::find().is_err();
         let linker = toolchain::bpf_linker().is_err();
-        let mut packages: Vec<&Package> = PACKAGES.iter().filter(|package| !is_there(package)).collect();
+        let tests: &[Package] = if purpose == For::Everything {
+            &TEST_PACKAGES
+        } else {
+            &[]
+        };
+        let mut packages: Vec<&Package> = PACKAGES
+            .iter()
+            .chain(tests)
+            .filter(|package| !is_there(package))
+            .collect();
         if compiler && !prefers_rustup() {
             packages.extend(&COMPILER);
         } else if linker && matches!(toolchain::find(), Ok(toolchain::Toolchain::Debian)) {
@@ -97,7 +125,7 @@ impl Missing {
         let components = [("rustfmt", "rustfmt"), ("clippy", "cargo-clippy")];
         let components = components
             .into_iter()
-            .filter(|(_, program)| !has_component(program));
+            .filter(|(_, program)| purpose == For::Everything && !has_component(program));
         Missing {
             packages,
             compiler,
@@ -145,8 +173,8 @@ fn prefers_rustup() -> bool {
 }
 
 /// Runs the verb.
-pub fn run(check: bool) -> Result<u8> {
-    let missing = Missing::find();
+pub fn run(purpose: For, check: bool) -> Result<u8> {
+    let missing = Missing::find(purpose);
     if missing.is_empty() {
         step("setup: nothing is missing");
         return Ok(0);
@@ -158,7 +186,7 @@ pub fn run(check: bool) -> Result<u8> {
         return Ok(LACKS);
     }
     install(&missing)?;
-    let left = Missing::find();
+    let left = Missing::find(purpose);
     if !left.is_empty() {
         println!("still missing:");
         left.print();

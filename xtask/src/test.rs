@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut tally = Tally::default();
     if std::env::var_os(PREPARED).is_none() {
         // What could not be installed is named by the part that misses it.
-        if let Err(error) = setup::run(false) {
+        if let Err(error) = setup::run(setup::For::Everything, false) {
             println!("setup: {error:#}");
         }
         tally.case("build", build::binaries().map(|_| ()));

@@ -54,6 +54,16 @@ pub fn wait_published(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Asks again until it holds: a Swarm tells its nodes of a change one after the other. The error is the last one.
+pub fn eventually(what: &str, mut check: impl FnMut() -> Result<()>) -> Result<()> {
+    wait(what, Duration::from_secs(15), || {
+        Ok(match check() {
+            Ok(()) => Poll::Ready(()),
+            Err(error) => Poll::Pending(format!("{error:#}")),
+        })
+    })
+}
+
 /// An answer to reconfigure is good when it is a 200.
 pub fn check_reconfigured(lab: &Lab) -> Result<String> {
     let answer = text_of(&curl(lab, &["-i", RECONFIGURE])?);

@@ -29,6 +29,8 @@ const DB_PORT: u16 = 27017;
 const LINE_BYTES_MAX: usize = 4096;
 /// A database that does not answer in this time is down.
 const DB_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the service goes on after SIGTERM; shorter than the labs' and Docker's patience (10 s).
+const DRAIN: Duration = Duration::from_secs(2);
 /// Patience of the `udp` client.
 const UDP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -53,8 +55,8 @@ fn main() -> ExitCode {
 async fn run(args: &[String]) -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        [] | ["server"] => tokio::try_join!(serve_http(), serve_udp(), terminated()).map(|_| ()),
-        ["db"] => tokio::try_join!(serve_db(), terminated()).map(|_| ()),
+        [] | ["server"] => tokio::try_join!(serve_http(), serve_udp(), terminated(DRAIN)).map(|_| ()),
+        ["db"] => tokio::try_join!(serve_db(), terminated(Duration::ZERO)).map(|_| ()),
         ["udp", target, payload] => ask_udp(target, payload).await,
         ["hold", target, path] => hold(target, path).await,
         _ => bail!("usage: go-demo [server | db | udp HOST:PORT PAYLOAD | hold HOST:PORT PATH]"),
@@ -62,9 +64,13 @@ async fn run(args: &[String]) -> Result<()> {
 }
 
 /// Ends the process on SIGTERM: the first process of a container has no default action for it.
-async fn terminated() -> Result<()> {
+///
+/// The service goes on serving for `drain`: whoever balances over the tasks learns of the end only now, and a
+/// well-behaved server does not refuse the connections that are still on their way.
+async fn terminated(drain: Duration) -> Result<()> {
     let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     signal.recv().await;
+    tokio::time::sleep(drain).await;
     std::process::exit(0);
 }
 

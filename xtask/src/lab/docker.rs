@@ -150,7 +150,7 @@ fn start_engine(state: &mut State, node: &str) -> Result<()> {
 }
 
 fn import_images() -> Result<()> {
-    let images = image::make_all()?;
+    let images = image::make_all(&state::folder(Engine::Docker))?;
     step("import the images into the three engines");
     for (name, tar, entrypoint) in &images {
         for node in NODES {
