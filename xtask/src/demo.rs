@@ -79,13 +79,19 @@ fn tour(engine: Engine) -> Result<usize> {
         });
     }
     let scaled = tour.scale(&mut lab, engine);
-    tour.step(&lab, "5. … and all five answer", |lab| {
-        scaled.and_then(|()| tour::wait_all_replicas(lab))
+    tour.step(&lab, "5. … and all five get their share", |lab| {
+        scaled?;
+        let after = tour::wait_shared(lab)?;
+        println!(
+            "{:.1} s after scaling (the proxy's kept connections age out)",
+            after.as_secs_f64()
+        );
+        Ok(())
     });
     tour.step(
         &lab,
         &format!(
-            "   {} requests through each node, requests per replica",
+            "5. … a fifth for each: {} requests through each node",
             tour::REQUESTS
         ),
         shares,

@@ -333,7 +333,7 @@ impl Lab {
     /// What the tasks of a service have printed.
     pub fn service_log(&self, name: &str) -> Result<String> {
         match self.state.engine {
-            Engine::Docker => cmd::text(docker::client("node-1").args(["service", "logs", "--raw", name])),
+            Engine::Docker => docker::service_log(name),
             Engine::Embedded => {
                 let services = self
                     .state

@@ -1,6 +1,10 @@
 //! The tour's questions (DESIGN.md, section 1), asked from the client's namespace. Demo and tests share them.
 
-use std::{collections::BTreeMap, process::Output, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::Output,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -91,23 +95,17 @@ fn status(answer: &str) -> Option<u16> {
         .ok()
 }
 
-/// Waits until every running task of go-demo has been seen answering.
-pub fn wait_all_replicas(lab: &Lab) -> Result<()> {
+/// Waits until a change of go-demo's tasks has come through: every one of them gets its share. The proxy's kept
+/// connections still go to the tasks from before; they age out within seconds.
+pub fn wait_shared(lab: &Lab) -> Result<Duration> {
+    let start = Instant::now();
     wait(
-        "every replica of go-demo answers",
-        Duration::from_secs(30),
+        "every replica of go-demo has its share",
+        Duration::from_secs(15),
         || {
-            let seen = round(lab, NODES[0], 50)?;
-            let missing: Vec<String> = lab
-                .tasks("go-demo")?
-                .into_iter()
-                .map(|task| task.hostname)
-                .filter(|name| !seen.replicas.contains_key(name))
-                .collect();
-            Ok(if missing.is_empty() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending(format!("no answer of {}", missing.join(", ")))
+            Ok(match check_shares(lab, NODES[0]) {
+                Ok(_) => Poll::Ready(start.elapsed()),
+                Err(error) => Poll::Pending(format!("{error:#}")),
             })
         },
     )

@@ -236,6 +236,7 @@ pub fn wait_converged(name: &str, replicas: usize) -> Result<()> {
 /// A running container of a service.
 #[derive(Debug)]
 pub struct Container {
+    pub id: String,
     pub name: String,
     pub node: &'static str,
     pub pid: i32,
@@ -250,7 +251,7 @@ pub fn tasks(name: &str) -> Result<Vec<Container>> {
         let label = format!("label=com.docker.swarm.service.name={name}");
         let ids = cmd::text(client(node).args(["ps", "--quiet", "--filter", &label]))?;
         for id in ids.lines() {
-            const FORMAT: &str = "{{.Name}} {{.State.Pid}} {{.Config.Hostname}}\
+            const FORMAT: &str = "{{.Id}} {{.Name}} {{.State.Pid}} {{.Config.Hostname}}\
                 {{range $name, $network := .NetworkSettings.Networks}} {{$name}}={{$network.IPAddress}}{{end}}";
             // A container may end between the list and the look at it.
             let Ok(line) = cmd::text(client(node).args(["inspect", "--format", FORMAT, id])) else {
@@ -264,6 +265,7 @@ pub fn tasks(name: &str) -> Result<Vec<Container>> {
 
 fn parse_container(node: &'static str, line: &str) -> Option<Container> {
     let mut words = line.split_whitespace();
+    let id = words.next()?.to_owned();
     let name = words.next()?.trim_start_matches('/').to_owned();
     let pid = words.next()?.parse().ok().filter(|pid| *pid != 0)?;
     let hostname = words.next()?.to_owned();
@@ -271,12 +273,27 @@ fn parse_container(node: &'static str, line: &str) -> Option<Container> {
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
     Some(Container {
+        id,
         name,
         node,
         pid,
         hostname,
         addresses: addresses.collect(),
     })
+}
+
+/// Lines of a task's log that are looked at.
+const LOG_LINES: &str = "2000";
+
+/// What the running tasks of a service have printed lately, from their own engines: `docker service logs` asks
+/// the manager to collect it from all nodes, and may wait for one without end.
+pub fn service_log(name: &str) -> Result<String> {
+    let mut log = String::new();
+    for container in tasks(name)? {
+        let output = cmd::output(client(container.node).args(["logs", "--tail", LOG_LINES, &container.id]))?;
+        log += &super::text_of(&output);
+    }
+    Ok(log)
 }
 
 /// A service's VIP on a network.
@@ -308,10 +325,10 @@ mod tests {
 
     #[test]
     fn a_container_that_has_ended_has_no_pid_and_is_none() {
-        let line = "/go-demo.1.abc 4711 f00 go-demo=10.0.2.3 ingress=10.0.0.4";
+        let line = "f00d /go-demo.1.abc 4711 f00 go-demo=10.0.2.3 ingress=10.0.0.4";
         let container = parse_container("node-1", line).unwrap();
         assert_eq!((container.name.as_str(), container.pid), ("go-demo.1.abc", 4711));
         assert_eq!(container.addresses["ingress"], "10.0.0.4");
-        assert!(parse_container("node-1", "/go-demo.1.abc 0 f00").is_none());
+        assert!(parse_container("node-1", "f00d /go-demo.1.abc 0 f00").is_none());
     }
 }
