@@ -46,22 +46,21 @@ pub fn from_client<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Action {
     };
     let key = entry_key(packet);
     let known = maps.flow(&key);
-    if let Some(mut flow) = known {
-        if !(packet.is_syn() && flow.state == CLOSING) {
-            if let Some(backend) = maps.backend(flow.backend) {
-                let stale = env.now_ns.wrapping_sub(flow.last_seen_ns) > TOUCH_NS;
-                let closes = packet.is_closing() && flow.state != CLOSING;
-                if stale || closes || flow.ifindex != env.ifindex {
-                    flow.last_seen_ns = env.now_ns;
-                    flow.ifindex = env.ifindex;
-                    if closes {
-                        flow.state = CLOSING;
-                    }
-                    maps.set_flow(&key, &flow);
-                }
-                return deliver(maps, env, packet, &frontend, &backend, flow.state);
+    if let Some(mut flow) = known
+        && !(packet.is_syn() && flow.state == CLOSING)
+        && let Some(backend) = maps.backend(flow.backend)
+    {
+        let stale = env.now_ns.wrapping_sub(flow.last_seen_ns) > TOUCH_NS;
+        let closes = packet.is_closing() && flow.state != CLOSING;
+        if stale || closes || flow.ifindex != env.ifindex {
+            flow.last_seen_ns = env.now_ns;
+            flow.ifindex = env.ifindex;
+            if closes {
+                flow.state = CLOSING;
             }
+            maps.set_flow(&key, &flow);
         }
+        return deliver(maps, env, packet, &frontend, &backend, flow.state);
     }
     if packet.protocol == PROTO_TCP && !packet.is_syn() {
         // A RST is never answered (RFC 9293 section 3.5.2).
@@ -306,11 +305,11 @@ fn close_entry<M: Maps>(
         side: ENTRY,
         _pad: 0,
     };
-    if let Some(mut flow) = maps.flow(&key) {
-        if flow.state != CLOSING {
-            flow.state = CLOSING;
-            maps.set_flow(&key, &flow);
-        }
+    if let Some(mut flow) = maps.flow(&key)
+        && flow.state != CLOSING
+    {
+        flow.state = CLOSING;
+        maps.set_flow(&key, &flow);
     }
 }
 

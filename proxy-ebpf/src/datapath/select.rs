@@ -14,13 +14,14 @@ pub fn select<M: Maps>(maps: &M, frontend: &Frontend) -> Option<(u32, Backend)> 
     }
     for _ in 0..2 {
         let index = maps.next(frontend.id) % frontend.slots;
-        if let Some(id) = maps.slot(&SlotKey {
+        let slot = SlotKey {
             frontend: frontend.id,
             index,
-        }) {
-            if let Some(backend) = maps.backend(id) {
-                return Some((id, backend));
-            }
+        };
+        if let Some(id) = maps.slot(&slot)
+            && let Some(backend) = maps.backend(id)
+        {
+            return Some((id, backend));
         }
         maps.count(Counter::SlotWithoutBackend);
     }

@@ -63,13 +63,13 @@ pub fn connect<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
 #[inline(always)]
 pub fn sendmsg<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
     let key = key(caller, AFFINITY, to);
-    if let Some(peer) = maps.sock(&key) {
-        if maps.backend(peer.backend).is_some() {
-            return Verdict::Use(Address {
-                addr_be: peer.addr_be,
-                port_be: peer.port_be,
-            });
-        }
+    if let Some(peer) = maps.sock(&key)
+        && maps.backend(peer.backend).is_some()
+    {
+        return Verdict::Use(Address {
+            addr_be: peer.addr_be,
+            port_be: peer.port_be,
+        });
     }
     match choose(maps, caller, to) {
         Choice::NotOurs => Verdict::Pass,

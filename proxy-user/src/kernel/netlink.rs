@@ -187,10 +187,10 @@ fn parse_default_routes(table: &str) -> Vec<String> {
     let mut names = Vec::new();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        if let [name, "00000000", _, _, _, _, _, "00000000", ..] = fields[..] {
-            if !names.iter().any(|n| n == name) {
-                names.push(name.to_owned());
-            }
+        if let [name, "00000000", _, _, _, _, _, "00000000", ..] = fields[..]
+            && !names.iter().any(|n| n == name)
+        {
+            names.push(name.to_owned());
         }
     }
     names
