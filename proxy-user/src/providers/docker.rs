@@ -12,6 +12,7 @@
 //! leaving of remote tasks has no event anywhere, so the timer is needed.
 
 pub mod client;
+mod memory;
 pub mod translate;
 pub mod watch;
 
