@@ -18,7 +18,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-pub use control::Control;
+pub use control::{Control, TICK};
 pub use mailbox::Mailbox;
 pub use view::{ProviderState, SandboxProblem, View};
 

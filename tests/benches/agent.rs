@@ -7,7 +7,11 @@
 //! detection (a stat(2) every LOOK_INTERVAL), and its resident memory. Medians, with the spread between rounds.
 
 #[path = "../tests/kernel/support.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with the tests, which use all of it"
+)]
 mod support;
 
 use std::{
@@ -22,7 +26,7 @@ use std::{
 
 use proxy_user::{
     cli::doctor::cgroup2_mount,
-    daemon::{Control, Mailbox, Shared, View},
+    daemon::{Control, Mailbox, Shared, TICK, View},
     kernel::{self, Options},
     providers::{
         Report,
@@ -343,8 +347,11 @@ fn the_agent(machine: &Machine, binary: &Path) {
     println!("the agent, from rename to its API telling of it (looks every {LOOK_INTERVAL:?}):");
     println!("  everything new:      {}", spread("ms", all));
     println!("  one backend changed: {}", spread("ms", one));
+    let busy = agent.memory("VmRSS");
+    // Free memory goes back when nothing has come for a while.
+    thread::sleep(3 * TICK);
     println!(
-        "  resident memory:     {:.1} MiB, at most {:.1} MiB",
+        "  resident memory:     {:.1} MiB, {busy:.1} MiB right after a change, at most {:.1} MiB",
         agent.memory("VmRSS"),
         agent.memory("VmHWM")
     );

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     cli::Exit,
     kernel::parts::Inspect,
-    model::{Cookie, Tables, Writer},
+    model::{Cookie, Snapshot, Tables, Writer},
     reconcile::{Reconciler, Status, datapath::Datapath},
 };
 
@@ -39,7 +39,19 @@ pub struct Control {
     spoken: bool,
     retry: Option<Instant>,
     resync: Instant,
+    /// A snapshot has come since memory was last given back.
+    untidy: bool,
 }
+
+/// Gives free memory back to the system.
+#[cfg(target_env = "gnu")]
+fn trim() {
+    // SAFETY: takes no pointer; the allocator locks what it touches.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
 
 impl Control {
     /// Reads back what is in the kernel.
@@ -62,6 +74,7 @@ impl Control {
             spoken: false,
             retry: None,
             resync: Instant::now() + RESYNC,
+            untidy: false,
         })
     }
 
@@ -74,9 +87,9 @@ impl Control {
             if mail.stop {
                 return;
             }
-            let said = mail.report.snapshot.is_some();
-            if let Some(snapshot) = mail.report.snapshot {
-                for refusal in self.writer.apply(&snapshot) {
+            let snapshot = mail.report.snapshot;
+            if let Some(snapshot) = &snapshot {
+                for refusal in self.writer.apply(snapshot) {
                     tracing::warn!("{refusal}");
                 }
                 self.view.node.clone_from(&snapshot.node);
@@ -88,8 +101,19 @@ impl Control {
                 tracing::warn!("{trouble}; the last state stays in force");
                 self.view.state = ProviderState::Unreadable(trouble);
             }
-            self.turn(said);
+            self.turn(snapshot.is_some());
             self.shared.view.store(Arc::new(self.view.clone()));
+            self.tidy(snapshot);
+        }
+    }
+
+    /// What can wait until the kernel is right. A snapshot is many small pieces, and so is what its provider
+    /// read it from; the allocator keeps them until it is told that nobody needs them soon.
+    fn tidy(&mut self, snapshot: Option<Snapshot>) {
+        if snapshot.is_some() {
+            self.untidy = true;
+        } else if std::mem::take(&mut self.untidy) {
+            trim();
         }
     }
 

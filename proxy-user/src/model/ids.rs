@@ -1,6 +1,6 @@
 //! Names and numbers by role.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use proxy_ebpf::abi::backend::task_id;
 
@@ -20,6 +20,13 @@ macro_rules! name {
 
             /// The name as text.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        // Looks names up without making one; text and name compare alike.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

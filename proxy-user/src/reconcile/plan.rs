@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use proxy_ebpf::abi::{
-    Frontend, FrontendKey, SlotKey,
+    Backend, Frontend, FrontendKey, SlotKey,
     limits::{BACKENDS_MAX, FRONTENDS_MAX},
 };
 
@@ -231,6 +231,9 @@ impl<'a> World<'a> {
         };
         let old = mine.unwrap_or_default();
         let mut ops = Vec::new();
+        if self.is_as_wanted(key, id, &old, want) {
+            return ops;
+        }
 
         // 1. Backends.
         let mut by_ident: HashMap<Ident, u32> = HashMap::with_capacity(old.len());
@@ -295,6 +298,25 @@ impl<'a> World<'a> {
         surplus.sort_unstable();
         ops.extend(surplus.into_iter().map(Op::DeleteBackend));
         ops
+    }
+
+    /// Whether there is nothing to do, by one comparison of each backend. "No" may be wrong: the same backends
+    /// in another order are as good.
+    fn is_as_wanted(&self, key: FrontendKey, id: u32, old: &[Option<u32>], want: &DesiredFrontend) -> bool {
+        let master = Frontend {
+            id,
+            slots: want.active.len() as u32,
+            target_port_be: want.target_port_be,
+            flags: 0,
+        };
+        let same = |(slot, value): (&Option<u32>, &Backend)| {
+            slot.is_some_and(|backend| self.realized.backends.get(&backend) == Some(value))
+        };
+        want.draining.is_empty()
+            && old.len() == want.active.len()
+            && self.realized.frontends.get(&key) == Some(&master)
+            && old.iter().zip(&want.active).all(same)
+            && self.realized.slots.range(range(id)).count() == old.len()
     }
 
     fn remove(&mut self, key: FrontendKey) -> Vec<Op> {

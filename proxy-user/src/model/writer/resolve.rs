@@ -1,7 +1,7 @@
 //! Checks objects one by one and resolves what they refer to.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -115,11 +115,11 @@ impl Resolver {
         report: &mut Report,
     ) -> BTreeMap<TaskName, Arc<Task>> {
         let mut in_force: BTreeMap<TaskName, Arc<Task>> = BTreeMap::new();
-        let mut seen = BTreeSet::new();
+        let mut seen: HashSet<&str> = HashSet::with_capacity(snapshot.tasks.len());
         let mut here = 0;
         for params in &snapshot.tasks {
             let name = TaskName::new(&params.name);
-            if !seen.insert(name.clone()) {
+            if !seen.insert(&params.name) {
                 let problem = Problem::new("name", "is used by an earlier task; the first one counts");
                 report.add(Kind::Task, &params.name, &problem, last_good.contains_key(&name));
                 continue;
@@ -165,7 +165,7 @@ impl Resolver {
             }
         }
         if snapshot.partial {
-            for (name, old) in last_good.iter().filter(|(name, _)| !seen.contains(*name)) {
+            for (name, old) in last_good.iter().filter(|(name, _)| !seen.contains(name.as_str())) {
                 in_force.insert(name.clone(), old.clone());
             }
         }
@@ -189,10 +189,10 @@ impl Resolver {
         };
         let mut networks = BTreeMap::new();
         for (network, address) in &params.networks {
-            let field = format!("networks.{network}");
+            let field = || format!("networks.{network}");
             match (self.networks.get(network), TaskAddr::parse(address)) {
-                (None, _) => problems.push(Problem::new(field, format!("unknown network '{network}'"))),
-                (_, Err(error)) => problems.push(Problem::new(field, error.to_string())),
+                (None, _) => problems.push(Problem::new(field(), format!("unknown network '{network}'"))),
+                (_, Err(error)) => problems.push(Problem::new(field(), error.to_string())),
                 (Some(id), Ok(address)) => {
                     networks.insert(*id, address);
                 }
@@ -280,24 +280,24 @@ impl Resolver {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         for (i, name) in params.tasks.iter().enumerate() {
-            let field = format!("tasks[{i}]");
+            let field = || format!("tasks[{i}]");
             if !seen.insert(name) {
-                problems.push(Problem::new(field, format!("task '{name}' is listed twice")));
+                problems.push(Problem::new(field(), format!("task '{name}' is listed twice")));
                 continue;
             }
-            match (tasks.get(&TaskName::new(name)), self.refused_tasks.get(name)) {
+            match (tasks.get(name.as_str()), self.refused_tasks.get(name)) {
                 (Some(task), _) => {
                     if !params.ports.is_empty() && matches!(task.place, Place::Here { netns: None }) {
                         let problem = format!("task '{name}' has no netns, which a published port needs");
-                        problems.push(Problem::new(&field, problem));
+                        problems.push(Problem::new(field(), problem));
                     }
                     found.push(task.clone());
                 }
                 (None, Some(why)) => problems.push(Problem::new(
-                    field,
+                    field(),
                     format!("task '{name}' is refused: {}: {}", why.field, why.message),
                 )),
-                (None, None) => problems.push(Problem::new(field, format!("unknown task '{name}'"))),
+                (None, None) => problems.push(Problem::new(field(), format!("unknown task '{name}'"))),
             }
         }
         found
