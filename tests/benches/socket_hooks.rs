@@ -6,7 +6,11 @@
 //! established connection, VIP against direct. Load: ROUNDS x CONNECTS connects and ROUNDS x BYTES per variant.
 
 #[path = "../tests/kernel/support.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with the tests, which use all of it"
+)]
 mod support;
 
 use std::{
