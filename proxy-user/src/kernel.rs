@@ -9,6 +9,7 @@
 //! `v1/links/NAME`.
 
 pub mod attach;
+pub mod clsact;
 pub mod dataplane;
 pub mod netlink;
 pub mod netns;

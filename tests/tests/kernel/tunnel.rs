@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions};
+use aya::programs::SchedClassifier;
 use proxy_ebpf::abi::{settings::TUNNEL_PORT, *};
-use proxy_user::kernel::netlink::{ensure_tunnel, interface_index};
+use proxy_user::kernel::{
+    attach::{Attached, attach_ingress},
+    netlink::{ensure_tunnel, interface_index},
+};
 
 use crate::support::*;
 
@@ -23,6 +26,7 @@ struct Node {
     world: World,
     tunnel: UdpSocket,
     task: Sniffer,
+    _attached: Attached,
 }
 
 impl Node {
@@ -56,15 +60,13 @@ impl Node {
             .unwrap()
             .try_into()
             .unwrap();
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        program
-            .attach_with_options("portico0", TcAttachType::Ingress, order)
-            .unwrap();
+        let attached = attach_ingress("portico0", program, false).unwrap();
         let tunnel = UdpSocket::bind((PEER, 0)).unwrap();
         Node {
             world,
             tunnel,
             task: Sniffer::on("task0"),
+            _attached: attached,
         }
     }
 
