@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the socket hooks cost: `cargo bench -p portico-tests --bench socket_hooks` (root).
 //!
 //! Three variants in one namespace, interleaved by round: no hooks attached; hooks attached and the address is no

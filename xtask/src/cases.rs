@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The labs' end-to-end cases. Each name is a claim; a lab's cases run in order on one cluster.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting other programs, with errors that say what was run and what it answered.
 
 use std::{

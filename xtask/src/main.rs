@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask`: everything that a developer of Portico does besides writing it.
 
 use std::process::ExitCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask setup`: installs what building and the labs need; a second run finds nothing to do.
 
 use std::{fs, path::Path};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ctrl-C: what runs is told to stop, and what was made is still removed.
 
 use std::sync::atomic::{AtomicBool, Ordering};

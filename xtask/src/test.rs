@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: everything that this machine can test, and the names of what it cannot.
 
 use std::{

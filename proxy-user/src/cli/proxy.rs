@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico proxy`: flags, environment and secrets to settings; then the proxy until a signal ends it.
 
 use std::io::{self, IsTerminal};

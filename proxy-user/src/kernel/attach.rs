@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attaching programs through pinned links, so that they stay when the agent goes.
 //!
 //! A link is pinned under a name that says what it is attached to. One that is there and runs the program wanted

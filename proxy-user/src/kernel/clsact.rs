@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! tc attachment without tcx: a filter on the clsact qdisc, for kernels before 6.6 (tcx came with e420bed02507).
 //!
 //! Such a filter belongs to the interface and to nobody's descriptor. What stands in for the pinned link is a pin

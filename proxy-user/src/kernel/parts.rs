@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Start of the kernel side: what the machine must have, and the parts that the agent works with.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reconfigure API: docker-flow-proxy's paths, check order, status codes and JSON.
 //!
 //! It runs on a runtime of its own. A change is in force when it answers; that it is kept is waited for, but not for

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bodies in both directions, streamed: what the client sends, and what the client gets.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! From what a service's parameters say to rules that match and a policy that acts, or the reason why not.
 //!
 //! A service either compiles whole or not at all, and a failure never touches what is in force.

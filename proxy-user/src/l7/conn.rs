@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! One client connection: its phases, its timeouts, and the end of it.
 //!
 //! hyper's own header timeout also runs between requests and closes without an answer, so the socket is watched

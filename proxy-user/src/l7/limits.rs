@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every limit of the proxy, with the arithmetic it comes from.
 
 use std::time::Duration;

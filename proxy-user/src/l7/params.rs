@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a reconfigure query: the rules of the original, and nothing that depends on them being right.
 //!
 //! A query becomes a [`ServiceSpec`] and a list of [`Problem`]s; the caller decides which of its checks come

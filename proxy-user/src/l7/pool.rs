@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connections to one upstream, of one worker: even shares per request from balancing per connection.
 //!
 //! The kernel gives each new connection to a VIP to the next replica. A pool that reuses its most recent connection

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every reason for which the proxy answers a request itself, or drops a connection, with its name and answer.
 
 use hyper::StatusCode;

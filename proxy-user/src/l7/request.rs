@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The life of a request, top to bottom: accept, parse, route, policy, upstream, response, log.
 //!
 //! Every way out is a [`Refusal`] with a name and a counter, or the upstream's own answer. The parents decide here;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names to addresses without the C library, for a static binary in an empty image.
 //!
 //! Reads `/etc/resolv.conf` and `/etc/hosts` itself; both may be missing.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The route snapshot: rules in the order of precedence, and which of them a request takes.
 //!
 //! *Who writes it*: [`super::table`], a new one for every change. *Lifetime*: until no request uses it.

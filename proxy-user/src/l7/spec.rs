@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A service as its parameters describe it, and as the API shows it.
 //!
 //! The order of the fields is the order of the keys in JSON, and the names are the original's: both are read by

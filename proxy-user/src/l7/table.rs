@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service table: what is configured, and the one writer that turns it into a snapshot.
 //!
 //! A change compiles one service, orders all of them and swaps one pointer; workers never wait for it. A service

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every eBPF program against the running kernel: packets through BPF_PROG_TEST_RUN, sockets and tunnel frames in
 //! a network namespace that the test makes. Needs root; without it each test says that it was skipped.
 

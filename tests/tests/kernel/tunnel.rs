@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico_tunnel`: frames from other nodes. The tunnel key exists only on a real device, so the frames are sent
 //! to one as the VXLAN datagrams that another node would send (RFC 7348), and what leaves is read from the other
 //! end of a veth.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The checks, in the order of the table. Each reads /proc or /sys, or asks the engine.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Order, precedence and what a bad update leaves alone, through the table as the API uses it.
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What reaches the origin, and what comes back.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The API, the state between two starts, and the end.
 
 use super::*;

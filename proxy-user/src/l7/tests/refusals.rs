@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the proxy answers itself, and that each reason is counted.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The engine's answers -> snapshot. Pure.
 //!
 //! Protocols of published ports are not in the verbose answer, which is all that a worker has. Rule: what a
