@@ -156,7 +156,10 @@ fn one(view: &View, service: &Service) -> Value {
                 protocol: port.protocol,
             };
             let value = json!({
-                "published": port.published, "target": port.target, "protocol": port.protocol.as_str(),
+                "published": port.published,
+                "target": port.target,
+                "protocol": port.protocol.as_str(),
+                "guessed": port.guessed,
             });
             frontend(address, value)
         })
@@ -194,6 +197,7 @@ fn one(view: &View, service: &Service) -> Value {
         "ports": ports,
         "tasks": tasks,
         "backends": backends,
+        "remembered": service.remembered,
         "status": word(worst),
         "problem": problem,
     })

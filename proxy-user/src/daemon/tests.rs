@@ -170,3 +170,78 @@ async fn the_kernel_follows_the_file_and_the_socket_tells() {
     assert!(error.contains("404"), "{error}");
     again.abort();
 }
+
+#[tokio::test]
+async fn metrics_are_served_and_an_address_in_use_is_said() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut view = View::new("file", "portico.toml", "n1");
+    view.state = ProviderState::Unreadable("gone".into());
+    view.statuses
+        .insert(Default::default(), crate::reconcile::Status::Done);
+    view.operations = 7;
+    let shared = Arc::new(Shared {
+        view: ArcSwap::from_pointee(view),
+        counters: Box::new(|| vec![("flow_local".into(), 3)]),
+        info: Value::Null,
+    });
+    let serving = tokio::spawn(admin::metrics::serve(Some(listener), shared.clone()));
+    let ask = |request: &'static str| async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .expect("an answer")
+            .unwrap();
+        answer
+    };
+    let answer = ask("GET /metrics HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.contains("content-type: text/plain; version=0.0.4\r\n"),
+        "{answer}"
+    );
+    for line in [
+        "# TYPE portico_datapath_events_total counter",
+        "portico_datapath_events_total{name=\"flow_local\"} 3",
+        "portico_frontends{status=\"done\"} 1",
+        "portico_provider_up 0",
+        "portico_operations_total 7",
+    ] {
+        assert!(answer.lines().any(|found| found == line), "{line} in {answer}");
+    }
+    // Every family is announced once, and every sample belongs to the family announced last.
+    let mut families = Vec::new();
+    for line in answer.split("\r\n\r\n").nth(1).unwrap().lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ") {
+            families.push(name.split(' ').next().unwrap());
+        } else if !line.starts_with('#') {
+            assert_eq!(line.split(['{', ' ']).next(), families.last().copied(), "{line}");
+        }
+    }
+    let unique: std::collections::BTreeSet<_> = families.iter().collect();
+    assert_eq!(unique.len(), families.len(), "{families:?}");
+
+    let answer = ask("GET / HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let answer = ask("POST /metrics HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let provider = Provider::File {
+        watcher: Watcher::new(folder.path().join("portico.toml"), None),
+        source: "portico.toml".into(),
+        node: "n1".into(),
+    };
+    let socket = admin::Socket::claim(&folder.path().join("s")).unwrap();
+    let outcome = run(parts(&Fake::default()), provider, None, socket, Some(address)).await;
+    assert!(
+        matches!(&outcome, Err(Exit::Lacks { what, .. }) if what.contains(&format!("{address} for metrics is in use"))),
+        "{outcome:?}"
+    );
+    serving.abort();
+}

@@ -19,6 +19,8 @@ pub struct Service {
     pub tasks: Vec<Arc<Task>>,
     /// Who serves its VIPs besides the tasks.
     pub backends: Vec<PlainBackend>,
+    /// Its source does not list it any more; kept so that clients are refused at once.
+    pub remembered: bool,
 }
 
 /// A virtual address.
@@ -41,6 +43,8 @@ pub struct PublishedPort {
     pub target: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
+    /// The source does not say the protocol; this one is served because it may be it.
+    pub guessed: bool,
 }
 
 /// A backend that is no task.

@@ -101,6 +101,8 @@ pub struct ServiceParams {
     pub tasks: Vec<String>,
     /// Plain backends of its VIPs.
     pub backends: Vec<BackendParams>,
+    /// Its source does not list it any more; it is kept so that clients are refused at once.
+    pub remembered: bool,
     /// What the provider could not read.
     pub problems: Vec<Problem>,
 }
@@ -114,6 +116,8 @@ pub struct PortParams {
     pub target: i64,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// The source does not say the protocol; this one is served because it may be it.
+    pub guessed: bool,
 }
 
 /// A plain backend.

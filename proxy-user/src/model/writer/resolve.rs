@@ -243,6 +243,7 @@ impl Resolver {
             ports: ports(params, &mut problems),
             tasks: self.tasks_of(params, tasks, &mut problems),
             backends: backends(params, &mut problems),
+            remembered: params.remembered,
         };
         check_loops(&service, &mut problems);
         if problems.is_empty() {
@@ -333,6 +334,7 @@ fn ports(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PublishedPo
             published,
             target,
             protocol,
+            guessed: port.guessed,
         });
     }
     ports

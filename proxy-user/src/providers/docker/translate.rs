@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The engine's answers -> snapshot. Pure.
 //!
-//! Protocols of published ports are not in the verbose answer, which is all that a worker has. Rule: what a
-//! manager's service list says counts. Where nobody says, a published port is programmed for TCP and UDP. Where
-//! two entries of unknown protocol want one port for different targets or services, the first (in the order of
-//! service names, then of the engine's list) gets TCP and the second UDP, and `status` says that this was a
-//! guess; a third gets nothing.
+//! Two sources overlap. The verbose answer about a network has who serves there, but a service without a task is
+//! not in it, and protocols never are. A manager's service list has VIPs, ports and protocols of every service,
+//! with or without tasks. Rule: of a service that is in a manager's list, VIPs and ports are the list's.
+//!
+//! Where nobody says the protocol, a published port is programmed for TCP and UDP. Where two entries of unknown
+//! protocol want one port for different targets or services, the first (in the order of service names, then of
+//! the engine's list) gets TCP and the second UDP, and `status` says that this was a guess; a third gets nothing.
+
+mod listed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +17,7 @@ use std::{
     path::PathBuf,
 };
 
+use listed::Listed;
 use serde_json::Value;
 
 use crate::model::{
@@ -29,6 +34,8 @@ pub struct Engine {
     pub networks: Vec<Value>,
     /// Containers on overlay networks.
     pub containers: Vec<Container>,
+    /// Ports of this node that containers hold themselves (`mode=host`, `-p` without a Swarm).
+    pub host_ports: BTreeSet<(i64, String)>,
     /// `/services`, on managers.
     pub services: Option<Value>,
     /// `/tasks` whose desired state is running, on managers.
@@ -90,7 +97,9 @@ pub fn translate(engine: &Engine) -> Snapshot {
     for network in networks {
         builder.services(network);
     }
-    builder.finish(engine.services.as_ref())
+    let listed = listed::read(engine.services.as_ref());
+    builder.listed_vips(&listed, &engine.networks);
+    builder.finish(&listed)
 }
 
 #[derive(Default)]
@@ -113,8 +122,10 @@ struct Builder {
 struct Draft {
     vips: Vec<(String, String)>,
     tasks: BTreeSet<String>,
-    /// (target, published) in the engine's order.
+    /// (target, published) in the engine's order, of unknown protocol.
     ports: Vec<(i64, i64)>,
+    /// From a manager's list.
+    known: Vec<PortParams>,
 }
 
 impl Builder {
@@ -278,49 +289,73 @@ impl Builder {
         Some(name.into())
     }
 
-    fn finish(mut self, listed: Option<&Value>) -> Snapshot {
-        let known = known_protocols(listed);
+    /// VIPs of the services that a manager lists, in the networks that this node takes part in: also of those
+    /// without any task, so that their clients are refused at once.
+    fn listed_vips(&mut self, listed: &BTreeMap<String, Listed>, networks: &[Value]) {
+        let mut holders: BTreeMap<(String, String), &String> = BTreeMap::new();
+        for (service, entry) in listed {
+            for (id, address) in &entry.vips {
+                // Nobody connects to a VIP on the ingress network; an unknown network is not on this node.
+                let Some(network) = self.names.get(id).filter(|name| *name != INGRESS).cloned() else {
+                    continue;
+                };
+                let verbose = networks.iter().find(|network| network["Id"] == **id);
+                let attached = || self.addresses.keys().any(|(on, _)| *on == network);
+                if !verbose.is_some_and(|network| network["Services"].is_object()) && !attached() {
+                    continue;
+                }
+                holders.insert((network.clone(), address.clone()), service);
+                let vips = &mut self.services.entry(service.clone()).or_default().vips;
+                vips.retain(|(on, _)| *on != network);
+                vips.push((network, address.clone()));
+            }
+        }
+        // Gossip may still have a service that is gone, with an address that is another one's by now.
+        for (service, draft) in &mut self.services {
+            draft
+                .vips
+                .retain(|vip| holders.get(vip).is_none_or(|holder| *holder == service));
+        }
+    }
+
+    fn finish(mut self, listed: &BTreeMap<String, Listed>) -> Snapshot {
         let mut taken: BTreeMap<(i64, String), String> = BTreeMap::new();
         let mut drafts: Vec<(String, Draft, Vec<PortParams>)> = Vec::new();
-        // Known protocols first, so that a guess never takes what somebody is known to have.
-        for (name, draft) in std::mem::take(&mut self.services) {
-            let mut ports = Vec::new();
-            for (target, published) in dedup(&draft.ports) {
-                for protocol in known
-                    .get(&(name.clone(), target, published))
-                    .into_iter()
-                    .flatten()
-                {
-                    if protocol == "sctp" {
-                        self.problems.push(Problem::new(
-                            format!("services.{name}.ports"),
-                            format!("{published}/sctp: SCTP is not supported; left out"),
-                        ));
-                        continue;
-                    }
-                    taken.insert((published, protocol.clone()), name.clone());
-                    ports.push(PortParams {
-                        published,
-                        target,
-                        protocol: protocol.clone(),
-                    });
+        for (name, entry) in listed.iter().filter(|(_, entry)| !entry.ports.is_empty()) {
+            let draft = self.services.entry(name.clone()).or_default();
+            draft.ports.clear();
+            for (published, target, protocol) in &entry.ports {
+                if protocol == "sctp" {
+                    self.problems.push(Problem::new(
+                        format!("services.{name}.ports"),
+                        format!("{published}/sctp: SCTP is not supported; left out"),
+                    ));
+                    continue;
                 }
+                taken.insert((*published, protocol.clone()), name.clone());
+                draft.known.push(PortParams {
+                    published: *published,
+                    target: *target,
+                    protocol: protocol.clone(),
+                    guessed: false,
+                });
             }
-            drafts.push((name, draft, ports));
+        }
+        for (name, mut draft) in std::mem::take(&mut self.services) {
+            if listed.contains_key(&name) {
+                draft.ports.clear();
+            }
+            let known = std::mem::take(&mut draft.known);
+            drafts.push((name, draft, known));
         }
         let mut wanted: BTreeMap<i64, usize> = BTreeMap::new();
-        for (name, draft, _) in &drafts {
-            for (target, published) in dedup(&draft.ports) {
-                if !known.contains_key(&(name.clone(), target, published)) {
-                    *wanted.entry(published).or_default() += 1;
-                }
+        for (_, draft, _) in &drafts {
+            for (_, published) in dedup(&draft.ports) {
+                *wanted.entry(published).or_default() += 1;
             }
         }
         for (name, draft, ports) in &mut drafts {
             for (target, published) in dedup(&draft.ports) {
-                if known.contains_key(&(name.clone(), target, published)) {
-                    continue;
-                }
                 let mut free: Vec<&str> = ["tcp", "udp"]
                     .into_iter()
                     .filter(|protocol| !taken.contains_key(&(published, (*protocol).to_owned())))
@@ -347,6 +382,7 @@ impl Builder {
                         published,
                         target,
                         protocol: protocol.into(),
+                        guessed: true,
                     });
                 }
             }
@@ -383,30 +419,6 @@ impl Builder {
             partial: false,
         }
     }
-}
-
-/// (service, target, published) -> protocols, from a manager's `/services`.
-fn known_protocols(listed: Option<&Value>) -> BTreeMap<(String, i64, i64), BTreeSet<String>> {
-    let mut known: BTreeMap<(String, i64, i64), BTreeSet<String>> = BTreeMap::new();
-    for service in listed.and_then(Value::as_array).into_iter().flatten() {
-        let Some(name) = service["Spec"]["Name"].as_str() else {
-            continue;
-        };
-        for port in service["Endpoint"]["Ports"].as_array().into_iter().flatten() {
-            if port["PublishMode"].as_str().is_some_and(|mode| mode != "ingress") {
-                continue;
-            }
-            let number = |field: &str| port[field].as_i64();
-            if let (Some(target), Some(published)) = (number("TargetPort"), number("PublishedPort")) {
-                let protocol = port["Protocol"].as_str().unwrap_or("tcp").to_owned();
-                known
-                    .entry((name.into(), target, published))
-                    .or_default()
-                    .insert(protocol);
-            }
-        }
-    }
-    known
 }
 
 /// `Target: 8080, Publish: 80`.

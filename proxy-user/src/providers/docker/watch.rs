@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Looks at the engine again and again.
 
-use std::{path::Path, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -10,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::{
     client::{Client, VERSION_MIN, filters},
+    memory::Memory,
     translate::{Container, Engine, own_address, translate},
 };
 use crate::{
@@ -41,6 +46,7 @@ pub struct Watcher {
     services: Option<Value>,
     had_ingress: bool,
     doubts: u32,
+    memory: Memory,
     last: Option<Snapshot>,
 }
 
@@ -80,6 +86,7 @@ impl Watcher {
             services: None,
             had_ingress: false,
             doubts: 0,
+            memory: Memory::default(),
             last: None,
         };
         let engine = watcher.look().await.map_err(|error| match error {
@@ -93,7 +100,7 @@ impl Watcher {
             },
         })?;
         let address = own_address(&engine).and_then(|text| NodeAddr::parse(&text).ok());
-        let snapshot = translate(&engine);
+        let snapshot = watcher.snapshot(&engine);
         watcher.node.clone_from(&snapshot.node);
         watcher.last = Some(snapshot.clone());
         Ok((watcher, address, snapshot))
@@ -120,7 +127,7 @@ impl Watcher {
                 let pause = match self.look().await {
                     Ok(engine) => {
                         backoff.succeeded();
-                        let snapshot = translate(&engine);
+                        let snapshot = self.snapshot(&engine);
                         if unreadable || self.last.as_ref() != Some(&snapshot) {
                             put(Report::Snapshot(snapshot.clone()));
                             self.last = Some(snapshot);
@@ -150,6 +157,12 @@ impl Watcher {
         }
     }
 
+    fn snapshot(&mut self, engine: &Engine) -> Snapshot {
+        let mut snapshot = translate(engine);
+        self.memory.recall(engine, &mut snapshot, Instant::now());
+        snapshot
+    }
+
     async fn look(&mut self) -> Result<Engine, LookError> {
         let mut info = self.client.get("/info").await?;
         let state = info["Swarm"]["LocalNodeState"].as_str().unwrap_or("unknown");
@@ -167,7 +180,7 @@ impl Watcher {
             self.doubts += 1;
             return Err(LookError::NoIngress);
         }
-        let containers = self.containers(&networks).await?;
+        let (containers, host_ports) = self.containers(&networks).await?;
         let manager = info["Swarm"]["ControlAvailable"] == true;
         let (services, running) = if manager {
             self.manager().await
@@ -178,6 +191,7 @@ impl Watcher {
             info,
             networks,
             containers,
+            host_ports,
             services,
             running,
         })
@@ -210,15 +224,25 @@ impl Watcher {
         Ok(found)
     }
 
-    /// Containers on overlay networks, of services or not: whoever is attached may use the network's VIPs.
-    async fn containers(&self, networks: &[Value]) -> Result<Vec<Container>, LookError> {
+    /// Containers on overlay networks, of services or not: whoever is attached may use the network's VIPs. And
+    /// the node's ports that any container holds.
+    async fn containers(
+        &self,
+        networks: &[Value],
+    ) -> Result<(Vec<Container>, BTreeSet<(i64, String)>), LookError> {
         let query = filters(&json!({ "status": ["created", "running", "paused"] }));
         let list = self
             .client
             .get(&format!("/containers/json?all=true&{query}"))
             .await?;
+        let mut host_ports = BTreeSet::new();
         let mut found = Vec::new();
         for container in list.as_array().into_iter().flatten() {
+            for port in container["Ports"].as_array().into_iter().flatten() {
+                if let (Some(port), Some(protocol)) = (port["PublicPort"].as_i64(), port["Type"].as_str()) {
+                    host_ports.insert((port, protocol.to_owned()));
+                }
+            }
             let attached = container["NetworkSettings"]["Networks"]
                 .as_object()
                 .is_some_and(|of| {
@@ -237,7 +261,7 @@ impl Watcher {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(found)
+        Ok((found, host_ports))
     }
 
     /// Services and running tasks. A manager without a quorum refuses: then the services as last seen count,

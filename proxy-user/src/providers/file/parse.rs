@@ -94,6 +94,7 @@ pub fn parse(source: &str, text: &str, node: Option<&str>) -> Result<Snapshot, F
             published: port.number("published"),
             target: port.number("target"),
             protocol: port.optional_text("protocol").unwrap_or_else(|| "tcp".into()),
+            guessed: false,
         });
         let tasks = fields.text_list("tasks");
         let backends = fields.tables("backends", |backend| BackendParams {
@@ -106,6 +107,7 @@ pub fn parse(source: &str, text: &str, node: Option<&str>) -> Result<Snapshot, F
             ports,
             tasks,
             backends,
+            remembered: false,
             problems: fields.finish(),
         }
     });

@@ -48,6 +48,7 @@ fn engine() -> Engine {
                     "proxy": { "NetworkID": "net1", "IPAddress": "10.0.1.5" },
                 } } }),
         }],
+        host_ports: BTreeSet::new(),
         services: None,
         running: None,
     }
@@ -132,6 +133,81 @@ fn a_manager_knows_protocols_and_who_leaves() {
         .map(|task| &task.name[..])
         .collect();
     assert_eq!(draining, ["web.2.bbb"]);
+}
+
+fn listed(name: &str, vips: Value, ports: Value) -> Value {
+    json!({ "Spec": { "Name": name }, "Endpoint": { "VirtualIPs": vips, "Ports": ports } })
+}
+
+#[test]
+fn a_manager_knows_services_without_tasks() {
+    let port = |published: u16, protocol: &str, mode: &str| json!({ "Protocol": protocol, "TargetPort": 8080, "PublishedPort": published, "PublishMode": mode });
+    let mut engine = engine();
+    engine
+        .networks
+        .push(json!({ "Name": "elsewhere", "Id": "net2", "Scope": "swarm" }));
+    engine.services = Some(json!([
+        listed(
+            "idle",
+            json!([
+                { "NetworkID": "ing1", "Addr": "10.0.0.9/24" },
+                { "NetworkID": "net1", "Addr": "10.0.1.30/24" },
+                { "NetworkID": "net2", "Addr": "10.0.2.30/24" },
+                { "NetworkID": "unknown", "Addr": "10.0.3.30/24" },
+                { "NetworkID": "net1" },
+            ]),
+            json!([
+                port(81, "udp", "ingress"),
+                port(82, "tcp", "host"),
+                port(0, "tcp", "ingress"),
+                port(83, "sctp", "ingress"),
+            ]),
+        ),
+        // As of now, whatever gossip has: another VIP, one port instead of another.
+        listed(
+            "web",
+            json!([{ "NetworkID": "net1", "Addr": "10.0.1.99/24" }]),
+            json!([port(90, "tcp", "ingress")])
+        ),
+        // Has the address of a service that gossip has not forgotten yet.
+        listed(
+            "next",
+            json!([{ "NetworkID": "net1", "Addr": "10.0.1.8/24" }]),
+            json!(null)
+        ),
+        json!({ "Spec": {} }),
+    ]));
+    engine.networks[1]["Services"]["removed"] = json!({ "VIP": "10.0.1.8", "Tasks": [] });
+    let snapshot = translate(&engine);
+    let vips = |name: &str| {
+        let service = snapshot.services.iter().find(|s| s.name == name).unwrap();
+        let vips = service.vips.iter();
+        vips.map(|(network, vip)| format!("{vip}@{network}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        vips("idle"),
+        ["10.0.1.30@proxy"],
+        "neither ingress nor networks of other nodes"
+    );
+    assert_eq!(ports(&snapshot, "idle"), [(81, 8080, "udp".into())]);
+    assert_eq!(vips("web"), ["10.0.1.99@proxy"]);
+    assert_eq!(ports(&snapshot, "web"), [(90, 8080, "tcp".into())]);
+    assert_eq!((vips("next").len(), vips("removed").len()), (1, 0));
+    assert_eq!(
+        snapshot.problems.len(),
+        1,
+        "SCTP is said: {:?}",
+        snapshot.problems
+    );
+
+    let mut writer = Writer::new(Cookie(1));
+    assert_eq!(writer.apply(&snapshot).len(), 1);
+    let port = FrontendAddr::Published {
+        port: 81,
+        protocol: Protocol::Udp,
+    };
+    assert_eq!(writer.tables().frontends[&port].backends, []);
 }
 
 #[test]
