@@ -60,6 +60,7 @@ pub struct ServiceSpec {
     pub is_global: bool,
     pub lookup_retry: i64,
     pub lookup_retry_interval: i64,
+    #[serde(serialize_with = "null_when_empty")]
     pub service_dest: Vec<DestSpec>,
     #[serde(serialize_with = "null_when_empty")]
     pub tasks: Vec<String>,

@@ -62,6 +62,11 @@ impl Table {
         Ok(())
     }
 
+    /// Whether a service would compile; nothing changes.
+    pub fn check(&mut self, spec: &ServiceSpec) -> Result<(), Problem> {
+        compile(spec, &self.timeouts, &mut self.upstreams).map(drop)
+    }
+
     /// Removes a service; false when there is none.
     pub fn remove(&mut self, name: &str) -> bool {
         let existed = self.services.remove(name).is_some();
