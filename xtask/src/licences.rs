@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The part of deny.toml that needs neither cargo-deny nor the network: every crate's licence is allowed, it comes
 //! from crates.io, and nobody asks for any version at all.
 
