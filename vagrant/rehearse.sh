@@ -29,8 +29,12 @@ if [ $$ != 1 ]; then
     trap 'kill -KILL $machines' INT TERM HUP
     code=0
     wait "$machines" || code=$?
-    # Containers' cgroups outlive them, and no namespace takes them away.
-    find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
+    # Containers' cgroups outlive them, and no namespace takes them away. After a kill they are empty a little later.
+    for _ in $(seq 50); do
+        find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
+        [ -n "$(find /sys/fs/cgroup -maxdepth 2 -name "$cgroup" -print -quit)" ] || break
+        sleep 0.1
+    done
     exit "$code"
 fi
 
