@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Puts the eBPF object where `kernel/load.rs` can include it.
 //!
 //! `cargo xtask build` compiles the object first. Without it (plain `cargo check`, clippy) an empty file takes

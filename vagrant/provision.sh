@@ -8,6 +8,7 @@ name=${1:?usage: provision.sh NAME ADDRESS MANAGER_ADDRESS}
 address=${2:?usage: provision.sh NAME ADDRESS MANAGER_ADDRESS}
 manager=${3:?usage: provision.sh NAME ADDRESS MANAGER_ADDRESS}
 source=${PORTICO_SOURCE:-/portico}
+target=${CARGO_TARGET_DIR:-$source/target}
 
 # Where a worker fetches the join token from: an HTTP port of the manager, on the private network only.
 token_port=2380
@@ -25,9 +26,9 @@ install_portico() {
     fi
     export PATH="$HOME/.cargo/bin:$PATH"
     cd "$source"
-    cargo xtask setup
+    cargo xtask setup --without-tests
     cargo xtask build
-    install -m 755 target/release/portico /usr/local/bin/portico
+    install -m 755 "$target/release/portico" /usr/local/bin/portico
 }
 
 # `setup` installs Docker for the labs and leaves it off; a node of a real Swarm wants it on.
@@ -52,7 +53,7 @@ join_swarm() {
 
 # These machines are thrown away and their network is private; a real Swarm hands its token over by hand.
 offer_token() {
-    apt-get install --yes --no-install-recommends python3
+    [ -x /usr/bin/python3 ] || apt-get install --yes --no-install-recommends python3
     install -d -m 755 /srv/swarm-token
     docker swarm join-token --quiet worker >/srv/swarm-token/token
     cat >/etc/systemd/system/swarm-token.service <<UNIT
@@ -71,8 +72,8 @@ UNIT
     systemctl enable --now swarm-token.service
 }
 
-# The interface that has this node's address: published ports arrive there.
-uplink() { ip -brief -4 address show to "$address/32" | cut -d ' ' -f 1; }
+# The interface that has this node's address: published ports arrive there. (ip shows a VLAN or veth as eth0@if3.)
+uplink() { ip -brief -4 address show to "$address/32" | cut -d ' ' -f 1 | cut -d @ -f 1; }
 
 start_agent() {
     cat >/etc/systemd/system/portico-node.service <<UNIT
@@ -92,12 +93,14 @@ RestartSec=1
 WantedBy=multi-user.target
 UNIT
     systemctl daemon-reload
-    systemctl enable --now portico-node.service
+    systemctl enable portico-node.service
+    # Also when it runs already, with the binary of an earlier run; what it forwards is not interrupted.
+    systemctl restart portico-node.service
 }
 
 import_image() {
     (cd "$source" && cargo xtask image >/dev/null)
-    docker import --change 'ENTRYPOINT ["/portico","proxy"]' "$source/target/portico-image.tar" portico
+    docker import --change 'ENTRYPOINT ["/portico","proxy"]' "$target/portico-image.tar" portico
 }
 
 install_portico

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The types that user space and the eBPF programs share: map keys, map values, settings, counters.
 //!
 //! Rules. Every struct is declared through `abi!`, which checks at compile time that its size is the sum of its

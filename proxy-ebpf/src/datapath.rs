@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The datapath's decisions, free of helpers, maps and clocks.
 //!
 //! Each entry point of the object asks one function here and carries out its answer:

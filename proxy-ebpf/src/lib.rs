@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Portico's kernel side, as far as it can run anywhere.
 //!
 //! Two parts, in reading order: [`abi`] has the keys and values of every map, shared by the programs and the

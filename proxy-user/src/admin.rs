@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The agent's own HTTP: JSON for the operator's verbs on a unix socket, metrics on TCP.
 //!
 //! Life of the socket: before anything else is touched the agent claims its path. If somebody answers there,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waiting longer after every failure, up to a limit.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: one file per verb, and the exit codes that are a contract.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the kernel or the machine lacks something.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Wiring of the node agent: provider -> mailbox -> control thread (Writer, namespaces, reconciler) -> kernel;
 //! the control thread publishes a [`View`] that the unix socket and the metrics read.
 //!

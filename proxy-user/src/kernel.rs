@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The only module that makes system calls concerning BPF, netlink and namespaces.
 //!
 //! Life of the kernel state. [`start()`] makes sure that the machine has what is needed, creates the tunnel device,
@@ -9,6 +10,7 @@
 //! `v1/links/NAME`.
 
 pub mod attach;
+pub mod clsact;
 pub mod dataplane;
 pub mod netlink;
 pub mod netns;

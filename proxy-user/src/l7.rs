@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The L7 proxy: from an HTTP call that names a service to a request that reaches it.
 //!
 //! State flows one way: [`api`] and the state directory → [`table`] (the one writer) → [`router::Snapshot`] (one

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Portico's user space, in the order in which data flows through it.
 //!
 //! Node agent: [`providers`] read what services exist, [`model`]'s `Writer` validates them into three tables,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Desired state: three tables (Service, Frontend, Backend), the namespaces that may use them, and the one
 //! [`Writer`] through which everything comes in.
 //!

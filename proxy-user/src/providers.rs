@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sources of intent. Each reads its source and reports; none learns what became of it.
 //!
 //! A provider produces whole snapshots. It reports either [`Report::Snapshot`] (this is everything there is) or

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables -> plan -> kernel.
 //!
 //! One pass: [`desired`] turns the tables into map entries, [`plan`] compares them with what is known to be in

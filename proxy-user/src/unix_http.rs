@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A minimal HTTP/1.1 client over a unix socket: for the agent's own socket and for the Docker Engine.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a change of the configuration file costs: `cargo bench -p portico-tests --bench agent` (root).
 //!
 //! A private network namespace and BPF file system, the real programs and maps, 1 000 services of 10 tasks in

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the socket hooks cost: `cargo bench -p portico-tests --bench socket_hooks` (root).
 //!
 //! Three variants in one namespace, interleaved by round: no hooks attached; hooks attached and the address is no
@@ -6,7 +7,11 @@
 //! established connection, VIP against direct. Load: ROUNDS x CONNECTS connects and ROUNDS x BYTES per variant.
 
 #[path = "../tests/kernel/support.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with the tests, which use all of it"
+)]
 mod support;
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parts of the go-demo stand-in that do no I/O.
 
 use std::{

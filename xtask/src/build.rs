@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask build`: the eBPF object, then static binaries with the object inside.
 
 use std::{fs, path::PathBuf, process::Command};

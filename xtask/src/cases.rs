@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The labs' end-to-end cases. Each name is a claim; a lab's cases run in order on one cluster.
 
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -266,7 +268,7 @@ fn scale_down(lab: &mut Lab) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     let scaled = lab.scale("go-demo", spec::REPLICAS);
-    let output = child.wait_with_output()?;
+    let output = cmd::output_within(child, Duration::from_secs(180))?;
     scaled?;
     let good = String::from_utf8_lossy(&output.stdout)
         .lines()

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask demo`: the tour, each command with its real output.
 
 use anyhow::{Context as _, Result};

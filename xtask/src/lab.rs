@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask lab`: three nodes on this machine, to play with and to test on.
 
 use std::{

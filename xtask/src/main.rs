@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask`: everything that a developer of Portico does besides writing it.
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ mod cmd;
 mod demo;
 mod image;
 mod lab;
+mod licences;
 mod paths;
 mod progress;
 mod setup;
@@ -33,6 +35,9 @@ enum Verb {
         /// Only say what is missing; exit code 3 if something is
         #[arg(long)]
         check: bool,
+        /// Not what only `cargo xtask test` uses
+        #[arg(long)]
+        without_tests: bool,
     },
     /// The eBPF object and the static binaries target/release/portico and go-demo
     Build {
@@ -58,7 +63,14 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
-        Verb::Setup { check } => setup::run(setup::For::Everything, check),
+        Verb::Setup { check, without_tests } => {
+            let purpose = if without_tests {
+                setup::For::Demo
+            } else {
+                setup::For::Everything
+            };
+            setup::run(purpose, check)
+        }
         Verb::Build { release: _, debug } => build::run(!debug),
         Verb::Image => image::run(),
         Verb::Lab { verb } => lab::run(&verb),

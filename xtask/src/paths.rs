@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where things are in the source tree.
 
 use std::path::{Path, PathBuf};

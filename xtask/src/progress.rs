@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the user sees while something is going on: one line per step, with the time since the start.
 
 use std::{

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: everything that this machine can test, and the names of what it cannot.
 
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -11,7 +13,7 @@ use clap::ValueEnum;
 use crate::{
     build, cases, cmd,
     lab::{self, Engine, PREPARED},
-    paths,
+    licences, paths,
     progress::step,
     setup, signals, toolchain,
 };
@@ -26,17 +28,69 @@ pub struct Args {
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// rustfmt, clippy, cargo deny
+    /// rustfmt, clippy, licences, cargo deny
     Lint,
     /// cargo test, as this user and as root
     Cargo,
     /// Shell scripts and the Vagrantfile
     Scripts,
+    /// The Vagrantfile's provisioning, on three copies of this machine
+    Vagrant,
     /// End to end, processes in namespaces
     Embedded,
     /// End to end, three Docker engines
     Docker,
 }
+
+impl Part {
+    /// In the order in which they run: what is quick first.
+    const ALL: [Part; 6] = [
+        Part::Lint,
+        Part::Scripts,
+        Part::Cargo,
+        Part::Vagrant,
+        Part::Embedded,
+        Part::Docker,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Part::Lint => "lint",
+            Part::Cargo => "cargo",
+            Part::Scripts => "scripts",
+            Part::Vagrant => "vagrant",
+            Part::Embedded => "embedded",
+            Part::Docker => "docker",
+        }
+    }
+
+    /// Several times what it needs; after that it hangs.
+    fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            // These two compile, perhaps on a slow machine and from nothing.
+            Part::Lint => 20 * 60,
+            Part::Cargo => 40 * 60,
+            Part::Scripts => 2 * 60,
+            Part::Vagrant => 5 * 60,
+            Part::Embedded => 10 * 60,
+            Part::Docker => 15 * 60,
+        })
+    }
+
+    fn run(self, tally: &mut Tally) {
+        match self {
+            Part::Lint => lint(tally),
+            Part::Cargo => cargo(tally),
+            Part::Scripts => scripts(tally),
+            Part::Vagrant => vagrant(tally),
+            Part::Embedded => lab_part(Engine::Embedded, tally),
+            Part::Docker => lab_part(Engine::Docker, tally),
+        }
+    }
+}
+
+/// Installing and building everything from nothing.
+const PREPARATION: Duration = Duration::from_secs(60 * 60);
 
 /// What ran.
 #[derive(Default)]
@@ -44,6 +98,7 @@ pub struct Tally {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    times: Vec<(&'static str, Duration)>,
 }
 
 impl Tally {
@@ -77,6 +132,13 @@ impl Tally {
 
     fn summary(&self) -> String {
         let mut text = String::new();
+        if !self.times.is_empty() {
+            text += "\ntimes:\n";
+            let total: Duration = self.times.iter().map(|(_, time)| *time).sum();
+            for (name, time) in self.times.iter().chain([&("in all", total)]) {
+                text += &format!("  {name:<12}{:7.1} s\n", time.as_secs_f64());
+            }
+        }
         for (title, names) in [("skipped", &self.skipped), ("failed", &self.failed)] {
             if !names.is_empty() {
                 text += &format!("\n{title}:\n  {}\n", names.join("\n  "));
@@ -92,35 +154,37 @@ impl Tally {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<u8> {
-    let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let wanted = |part: &Part| args.only.is_empty() || args.only.contains(part);
     let mut tally = Tally::default();
     if std::env::var_os(PREPARED).is_none() {
-        // What could not be installed is named by the part that misses it.
-        if let Err(error) = setup::run(setup::For::Everything, false) {
-            println!("setup: {error:#}");
-        }
-        tally.case("build", build::binaries().map(|_| ()));
+        timed("preparation", PREPARATION, &mut tally, |tally| {
+            // What could not be installed is named by the part that misses it.
+            if let Err(error) = setup::run(setup::For::Everything, false) {
+                println!("setup: {error:#}");
+            }
+            tally.case("build", build::binaries().map(|_| ()));
+        });
     }
-    if wanted(Part::Lint) {
-        lint(&mut tally);
-    }
-    if wanted(Part::Scripts) {
-        scripts(&mut tally);
-    }
-    if wanted(Part::Cargo) {
-        cargo(&mut tally);
-    }
-    for (part, engine) in [(Part::Embedded, Engine::Embedded), (Part::Docker, Engine::Docker)] {
-        if wanted(part) {
-            lab_part(engine, &mut tally);
-        }
+    for part in Part::ALL.into_iter().filter(wanted) {
+        timed(part.name(), part.limit(), &mut tally, |tally| part.run(tally));
     }
     println!("{}", tally.summary());
     Ok(u8::from(!tally.failed.is_empty()))
 }
 
+/// Runs a part with a deadline and remembers how long it took.
+fn timed(name: &'static str, limit: Duration, tally: &mut Tally, part: impl FnOnce(&mut Tally)) {
+    step(name);
+    let start = Instant::now();
+    let deadline = signals::Deadline::start(limit);
+    part(tally);
+    if let Err(error) = deadline.end() {
+        tally.case(&format!("{name}::ends_in_time"), Err(error));
+    }
+    tally.times.push((name, start.elapsed()));
+}
+
 fn lint(tally: &mut Tally) {
-    step("lint");
     tally.case(
         "lint::rustfmt",
         cmd::run(build::cargo().args(["fmt", "--all", "--check"])),
@@ -136,23 +200,34 @@ fn lint(tally: &mut Tally) {
         "warnings",
     ];
     tally.case("lint::clippy", cmd::run(build::cargo().args(clippy)));
+    tally.case("lint::licences_and_sources_are_allowed_ones", licences::check());
     if cmd::output(cmd::host("cargo-deny").arg("--version")).is_ok_and(|output| output.status.success()) {
-        tally.case(
-            "lint::cargo_deny",
-            cmd::run(build::cargo().args(["deny", "--locked", "check"])),
-        );
+        let deny = ["deny", "--locked", "check", "licenses", "bans", "sources"];
+        tally.case("lint::cargo_deny", cmd::run(build::cargo().args(deny)));
+        advisories(tally);
     } else {
-        tally.skip(
-            "lint::cargo_deny",
-            "cargo-deny is not installed (cargo install cargo-deny)",
-        );
+        let why = "cargo-deny is not installed (cargo install cargo-deny)";
+        tally.skip("lint::cargo_deny_bans", why);
+        tally.skip(ADVISORIES, why);
+    }
+}
+
+const ADVISORIES: &str = "lint::cargo_deny_advisories";
+
+/// Needs a database from the network.
+fn advisories(tally: &mut Tally) {
+    let result = cmd::text(build::cargo().args(["deny", "--locked", "check", "advisories"]));
+    match result {
+        Err(error) if error.to_string().contains("failed to fetch advisory database") => {
+            tally.skip(ADVISORIES, "the advisory database cannot be fetched");
+        }
+        result => tally.case(ADVISORIES, result.map(|_| ())),
     }
 }
 
 fn scripts(tally: &mut Tally) {
-    step("scripts");
     let root = paths::root();
-    for script in [".ci/run", "vagrant/provision.sh"] {
+    for script in [".ci/run", "vagrant/provision.sh", "vagrant/rehearse.sh"] {
         tally.case(
             &format!("scripts::bash_reads_{script}"),
             cmd::run(cmd::host("bash").arg("-n").arg(root.join(script))),
@@ -178,19 +253,87 @@ fn scripts(tally: &mut Tally) {
     } else {
         tally.skip("scripts::ruby_reads_the_vagrantfile", "ruby is not installed");
     }
+    let name = "scripts::vagrant_validates_the_vagrantfile";
     if cmd::exists("vagrant") {
-        let mut validate = cmd::host("vagrant");
-        validate.arg("validate").current_dir(root.join("vagrant"));
-        tally.case("scripts::vagrant_validates", cmd::run(&mut validate));
+        tally.case(name, validate());
     } else {
-        tally.skip("scripts::vagrant_validates", "vagrant is not installed");
+        tally.skip(name, "vagrant is not installed and could not be");
+    }
+}
+
+/// `vagrant validate`; without the check of a provider (VirtualBox), which need not be there to look at the rest.
+fn validate() -> Result<()> {
+    let state = paths::target().join("vagrant");
+    let mut command = cmd::host("vagrant");
+    command
+        .args(["validate", "--ignore-provider"])
+        .current_dir(paths::root().join("vagrant"));
+    // Nothing is written to the user's own folders, nor into the source tree.
+    command
+        .env("VAGRANT_HOME", state.join("home"))
+        .env("VAGRANT_DOTFILE_PATH", state.join("machines"))
+        .env("VAGRANT_CHECKPOINT_DISABLE", "1");
+    cmd::text(&mut command).map(|_| ())
+}
+
+// --- the Vagrantfile's machines --------------------------------------------------------------------------------
+
+/// Runs provision.sh on three copies of this machine, see vagrant/rehearse.sh.
+fn vagrant(tally: &mut Tally) {
+    let result = rehearse(tally);
+    note(tally, "vagrant::rehearsal", result);
+}
+
+fn rehearse(tally: &mut Tally) -> Result<()> {
+    let mut command = cmd::as_root("env");
+    // The copies use this user's toolchain, which sudo would not tell them.
+    for variable in ["HOME", "PATH"] {
+        let value = std::env::var(variable).with_context(|| format!("{variable} is not set"))?;
+        command.arg(format!("{variable}={value}"));
+    }
+    // Only what is killed from here can be killed in time: root's processes cannot be by a user.
+    let limit = Part::Vagrant.limit().as_secs() - 60;
+    command.args(["timeout", "--foreground", "--kill-after=30", &limit.to_string()]);
+    command.arg(paths::root().join("vagrant/rehearse.sh"));
+    command.arg(paths::root()).arg(paths::target());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| cmd::shown(&command))?;
+    let output = child.stdout.take().context("stdout")?;
+    let mut said = Vec::new();
+    let mut failed = false;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if let Some(case) = line.strip_prefix("ok ") {
+            tally.case(&format!("vagrant::{case}"), Ok(()));
+        } else if let Some((case, why)) = line
+            .strip_prefix("not ok ")
+            .and_then(|rest| rest.split_once(": "))
+        {
+            failed = true;
+            // A case is one line; what was printed had more.
+            let why = why.replace('\r', "\n");
+            tally.case(&format!("vagrant::{case}"), Err(anyhow::anyhow!(why)));
+        } else {
+            said.push(line);
+        }
+    }
+    let status = child.wait()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(3) => {
+            tally.skip("vagrant::rehearsal", &said.join("; "));
+            Ok(())
+        }
+        _ if failed => Ok(()),
+        _ => bail!("{status}: {}", said.join("\n")),
     }
 }
 
 // --- cargo test ----------------------------------------------------------------------------------------------
 
 fn cargo(tally: &mut Tally) {
-    step("cargo test");
     let result = cargo_test(
         build::cargo().args(CARGO_TEST).arg("--workspace").args(SHOW),
         tally,
@@ -206,12 +349,12 @@ fn cargo(tally: &mut Tally) {
     });
     let result = runner.and_then(|runner| {
         let mut command = build::cargo();
-        command.env(runner, "sudo --preserve-env").args(CARGO_TEST).args([
-            "-p",
-            "proxy-user",
-            "-p",
-            "portico-tests",
-        ]);
+        // This user cannot kill what runs as root, root's own timeout can.
+        let sudo = "sudo --preserve-env timeout --kill-after=10 900";
+        command
+            .env(runner, sudo)
+            .args(CARGO_TEST)
+            .args(["-p", "proxy-user", "-p", "portico-tests"]);
         cargo_test(command.args(SHOW), tally)
     });
     note(tally, "cargo test as root", result);
@@ -315,7 +458,6 @@ fn count(words: &str, of: &str) -> usize {
 
 fn lab_part(engine: Engine, tally: &mut Tally) {
     let name = format!("lab::{}", engine.name());
-    step(&name);
     if !cmd::is_root() {
         // The part that needs root runs as root and is counted as one; its own lines are above.
         let part = engine.name();
@@ -375,4 +517,25 @@ mod tests {
         tally.case("x", Ok(()));
         assert_eq!(tally.summary(), "\n1 passed, 0 failed");
     }
+
+    #[test]
+    fn a_part_that_hangs_is_ended_and_counted_as_a_failure() {
+        let mut tally = Tally::default();
+        let start = Instant::now();
+        // The deadline kills every child of this process: in a test it is one of its own.
+        if std::env::var_os(HANGS).is_none() {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.arg("a_part_that_hangs").env(HANGS, "1");
+            return cmd::text(&mut again).map(|_| ()).unwrap();
+        }
+        timed("hangs", Duration::from_millis(300), &mut tally, |tally| {
+            tally.case("sleeps", cmd::run(Command::new("sleep").arg("1000")));
+        });
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert_eq!(tally.failed, ["sleeps", "hangs::ends_in_time"]);
+        assert!(tally.summary().contains("times:\n  hangs"));
+        assert!(signals::check().is_ok(), "the next part runs");
+    }
+
+    const HANGS: &str = "PORTICO_XTASK_TEST_HANGS";
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which compiler on this machine can build for the kernel.
 //!
 //! It must have the source of `core` (`library/` in its sysroot) and accept `-Z`: Debian's rustc with its source

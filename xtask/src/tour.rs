@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tour's questions (DESIGN.md, section 1), asked from the client's namespace. Demo and tests share them.
 
 use std::{

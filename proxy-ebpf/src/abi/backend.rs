@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Slots and backends: who serves a frontend.
 
 abi! {

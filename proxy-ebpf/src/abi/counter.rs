@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counters: one numbered list of everything that the programs count. Numbers are never reused.
 
 macro_rules! counters {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Flows of published ports: what a node remembers so that a client's packets keep their task and the task's
 //! replies find their way back.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every limit of the kernel side, with its arithmetic.
 
 /// Networks that one namespace can be in: a scope is one 64-byte cache line, 8 bytes of it header.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `abi!`: the only way to declare a struct that crosses the kernel boundary.
 
 /// Declares a `repr(C)` struct without padding: `abi! { /// doc pub struct Name: 12 { /// doc field: u32, … } }`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scopes: which networks a network namespace is in, and which addresses are the node's own.
 
 use super::limits::SCOPE_NETWORKS_MAX;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Settings: read-only globals of the programs, fixed when they are loaded.
 
 abi! {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the socket hooks remember per socket, so that a socket sees the address it asked for.
 
 abi! {

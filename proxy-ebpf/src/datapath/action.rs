@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a tc program does with a packet.
 
 use crate::abi::Counter;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! All that the datapath may ask of the world.
 
 use crate::abi::{

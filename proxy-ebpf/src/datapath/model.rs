@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `Maps` made of hash tables, for host tests.
 
 use std::{cell::RefCell, collections::HashMap};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a frame: Ethernet, IPv4, TCP or UDP. Bounds are checked in one place, [`Bytes::load`].
 
 use crate::abi::{PROTO_TCP, PROTO_UDP};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Published ports: client -> any node -> a task on any node, and back, with the client's address kept.
 //!
 //! Life of a flow. The entry node sees the first packet at its uplink ([`from_client`]), chooses a task and

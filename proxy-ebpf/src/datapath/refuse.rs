@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers to packets that nobody serves: a TCP RST or an ICMP port unreachable, built from the packet itself.
 
 use super::packet::{Bytes, ETH_LEN, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};

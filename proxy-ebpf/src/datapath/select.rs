@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Frontend -> backend. Round robin over the slots.
 
 use super::Maps;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Socket hooks: a VIP becomes a backend when the socket connects, before a packet exists.
 //!
 //! Nothing is translated per packet and the server sees the client's own address. What a socket asked for is

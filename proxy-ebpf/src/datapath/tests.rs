@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The decisions on the host, in a world of hash tables.
 
 use super::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `GET /v1/status`, `GET /v1/services`. The JSON field names are a contract.
 
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Prometheus text (exposition format 0.0.4).
 
 use std::{fmt::Write, sync::Arc, time::Duration};

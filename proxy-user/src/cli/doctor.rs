@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico doctor`: what this machine offers, and what follows from it. Needs no agent and changes nothing.
 
 mod checks;

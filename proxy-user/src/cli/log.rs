@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Logs of the verbs that stay: to stderr, filtered by `PORTICO_LOG` (default `info`), as JSON lines with
 //! `PORTICO_LOG_FORMAT=json`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico proxy`: flags, environment and secrets to settings; then the proxy until a signal ends it.
 
 use std::io::{self, IsTerminal};
@@ -213,14 +214,21 @@ fn refuse_unsupported(get: &dyn Fn(&str) -> Option<String>) -> Result<(), Exit> 
             "{name} is not supported yet, and the proxy would behave otherwise without it"
         )));
     }
-    const IGNORED: [&str; 4] = [
-        "LISTENER_ADDRESS",
-        "COMPRESSION_ALGO",
-        "DFP_SERVICE_SERVICE_NAME",
-        "DFP_SERVICE_1_SERVICE_NAME",
+    const BY_CALL: &str = "its services are not routed; configure them by calling reconfigure";
+    const IGNORED: [(&str, &str); 4] = [
+        (
+            "LISTENER_ADDRESS",
+            "the listener is not asked for its services, so those that it does not send by itself are not routed",
+        ),
+        (
+            "COMPRESSION_ALGO",
+            "answers are passed on as the services send them",
+        ),
+        ("DFP_SERVICE_SERVICE_NAME", BY_CALL),
+        ("DFP_SERVICE_1_SERVICE_NAME", BY_CALL),
     ];
-    for name in IGNORED.iter().filter(is_set) {
-        tracing::error!(variable = name, "not supported yet and ignored");
+    for (name, effect) in IGNORED.iter().filter(|(name, _)| is_set(&name)) {
+        tracing::error!("{name} is not supported yet: {effect}");
     }
     Ok(())
 }

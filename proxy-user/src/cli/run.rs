@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico run`: node agent and proxy in one process.
 //!
 //! Each keeps its own runtime and threads. When one ends with an error the process ends with it; when one ends

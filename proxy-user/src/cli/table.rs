@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Aligned columns.
 
 /// Prints rows under headings; the last column is not padded.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The control thread: the only place where tables and kernel change.
 //!
 //! One turn: take the latest report; give it to the Writer; visit namespaces that are due; if anything

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! From provider to control thread: only the latest report, so that nothing can queue up.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Facts about the namespaces of this node's tasks, with as few visits as possible.
 //!
 //! Life of an entry: a task names a path; it is visited at once; a visit that fails, or that finds no gateway

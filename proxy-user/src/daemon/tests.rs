@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole agent on a kernel in memory: file in, maps and API out.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the control thread shows to the admin side: an immutable picture, replaced after every pass.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};

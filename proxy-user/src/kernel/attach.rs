@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attaching programs through pinned links, so that they stay when the agent goes.
 //!
 //! A link is pinned under a name that says what it is attached to. One that is there and runs the program wanted
@@ -7,12 +8,15 @@
 
 use std::{fs, io, os::fd::AsFd, path::Path};
 
-use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType, links::FdLink,
-    tc::TcAttachOptions,
+use aya::{
+    pin::PinError,
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, ProgramInfo, SchedClassifier,
+        TcAttachType, links::FdLink, tc::TcAttachOptions,
+    },
 };
 
-use super::{netlink::interface_name, pins::pinned_info};
+use super::{clsact, netlink::interface_name, pins::pinned_info};
 
 /// Why a program could not be attached.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +50,7 @@ pub fn cgroup(
     cgroup: &fs::File,
 ) -> Result<bool, AttachError> {
     let id = program_id(program.info());
-    if runs(links, name, id, None) {
+    if runs(links, name, id, 0) {
         return Ok(false);
     }
     let error = |source: Box<dyn std::error::Error + Send + Sync>| AttachError::Attach {
@@ -59,7 +63,7 @@ pub fn cgroup(
         .map_err(|e| error(Box::new(e)))?;
     let link = program.take_link(link).map_err(|e| error(Box::new(e)))?;
     let link: FdLink = link.try_into().map_err(|e| error(Box::new(e)))?;
-    pin(links, name, link)?;
+    pin(links, name, |path| link.pin(path).map(|_| ()))?;
     Ok(true)
 }
 
@@ -70,33 +74,74 @@ pub fn ingress(
     program: &mut SchedClassifier,
     ifindex: u32,
 ) -> Result<bool, AttachError> {
-    let id = program_id(program.info());
-    if runs(links, name, id, Some(ifindex)) {
+    let same = runs(links, name, program_id(program.info()), ifindex);
+    if same && clsact::has_tcx() {
         return Ok(false);
     }
-    let interface = interface_name(ifindex).map_err(|source| AttachError::Pin {
+    let pin_error = |source| AttachError::Pin {
         name: name.into(),
         source,
-    })?;
+    };
+    let interface = interface_name(ifindex).map_err(pin_error)?;
+    match attach_ingress(&interface, program, same)? {
+        Attached::Link(link) => pin(links, name, |path| link.pin(path).map(|_| ()))?,
+        Attached::Filter { new } if same => return Ok(new),
+        Attached::Filter { .. } => pin(links, name, |path| program.pin(path))?,
+    }
+    Ok(true)
+}
+
+/// What holds a tc program.
+pub enum Attached {
+    /// A tcx link, gone with its last descriptor or pin.
+    Link(FdLink),
+    /// A clsact filter, gone with its interface.
+    Filter {
+        /// It was not there before.
+        new: bool,
+    },
+}
+
+/// Attaches a tc program to an interface's ingress, by whatever the kernel has. A clsact filter that is there
+/// already keeps its program when `same` says that it is this one.
+pub fn attach_ingress(
+    interface: &str,
+    program: &mut SchedClassifier,
+    same: bool,
+) -> Result<Attached, AttachError> {
     let error = |source: Box<dyn std::error::Error + Send + Sync>| AttachError::Attach {
-        target: interface.clone(),
+        target: interface.into(),
         source,
     };
+    if !clsact::has_tcx() {
+        let new = clsact::attach(interface, program, same).map_err(|e| error(Box::new(e)))?;
+        return Ok(Attached::Filter { new });
+    }
     let link = program
         .attach_with_options(
-            &interface,
+            interface,
             TcAttachType::Ingress,
             TcAttachOptions::TcxOrder(LinkOrder::default()),
         )
         .map_err(|e| error(Box::new(e)))?;
     let link = program.take_link(link).map_err(|e| error(Box::new(e)))?;
-    let link: FdLink = link.try_into().map_err(|e| error(Box::new(e)))?;
-    pin(links, name, link)?;
-    Ok(true)
+    Ok(Attached::Link(link.try_into().map_err(|e| error(Box::new(e)))?))
 }
 
-/// Removes a link; absent is success.
+/// Removes a link, or a filter on the interface that the name ends with; absent is success.
 pub fn detach(links: &Path, name: &str) -> io::Result<()> {
+    if !clsact::has_tcx()
+        && links.join(name).exists()
+        && !name.starts_with(NEW)
+        && let Some(ifindex) = name.rsplit('-').next().and_then(|n| n.parse().ok())
+        && let Ok(interface) = interface_name(ifindex)
+    {
+        clsact::detach(&interface)?;
+    }
+    unpin(links, name)
+}
+
+fn unpin(links: &Path, name: &str) -> io::Result<()> {
     match fs::remove_file(links.join(name)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -109,7 +154,7 @@ pub fn names(links: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(links)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name.starts_with(NEW) {
-            detach(links, &name)?;
+            unpin(links, &name)?;
         } else {
             names.push(name);
         }
@@ -117,31 +162,38 @@ pub fn names(links: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether a pinned tc link is still attached to the interface that it was made for.
+/// Whether a pinned tc link or filter is still attached to the interface that it was made for.
 pub fn is_attached(links: &Path, name: &str, ifindex: u32) -> bool {
-    pinned_info(&links.join(name)).is_ok_and(|info| info.get("ifindex") == Some(&ifindex.to_string()))
+    let Ok(info) = pinned_info(&links.join(name)) else {
+        return false;
+    };
+    match info.get("ifindex") {
+        Some(index) => *index == ifindex.to_string(),
+        None => interface_name(ifindex).is_ok(),
+    }
 }
 
-fn runs(links: &Path, name: &str, program: Option<u32>, ifindex: Option<u32>) -> bool {
+/// Whether what is pinned under the name runs the program; a tc link also has to be on the interface.
+fn runs(links: &Path, name: &str, program: Option<u32>, ifindex: u32) -> bool {
     let (Some(program), Ok(info)) = (program, pinned_info(&links.join(name))) else {
         return false;
     };
     info.get("prog_id") == Some(&program.to_string())
-        && ifindex.is_none_or(|i| info.get("ifindex") == Some(&i.to_string()))
+        && (ifindex == 0 || info.get("ifindex").is_none_or(|i| *i == ifindex.to_string()))
 }
 
-fn program_id(info: Result<aya::programs::ProgramInfo, aya::programs::ProgramError>) -> Option<u32> {
+fn program_id(info: Result<ProgramInfo, ProgramError>) -> Option<u32> {
     info.ok().map(|info| info.id())
 }
 
-fn pin(links: &Path, name: &str, link: FdLink) -> Result<(), AttachError> {
+/// Pins what is attached now, then lets it take the name: what had it goes with its pin.
+fn pin(links: &Path, name: &str, pin: impl FnOnce(&Path) -> Result<(), PinError>) -> Result<(), AttachError> {
     let error = |source| AttachError::Pin {
         name: name.into(),
         source,
     };
     let new = format!("{NEW}{name}");
-    detach(links, &new).map_err(error)?;
-    link.pin(links.join(&new))
-        .map_err(|e| error(io::Error::other(e)))?;
+    unpin(links, &new).map_err(error)?;
+    pin(&links.join(&new)).map_err(|e| error(io::Error::other(e)))?;
     fs::rename(links.join(&new), links.join(name)).map_err(error)
 }

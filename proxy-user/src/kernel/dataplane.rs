@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reconciler's door to the kernel: pinned maps and the tasks' tc links.
 
 use std::{collections::BTreeMap, io, path::PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links and addresses: what is there, and the tunnel device.
 
 use std::{

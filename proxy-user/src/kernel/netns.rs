@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Facts about a network namespace, read from inside on a thread of its own.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The eBPF object: embedded in the binary, loaded once per content and configuration.
 //!
 //! The programs are pinned under a hash of object and settings. An agent that starts again with the same object

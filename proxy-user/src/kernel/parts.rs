@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Start of the kernel side: what the machine must have, and the parts that the agent works with.
 
 use std::{
@@ -141,9 +142,11 @@ fn attach_all(
     tunnel_ifindex: u32,
 ) -> Result<u32, Exit> {
     let links = pins.links();
-    let failed = |e: attach::AttachError| Exit::Lacks {
+    let failed = |e: attach::AttachError| {
+        Exit::Lacks {
         what: chain(&e),
-        how: "Linux 6.6 or later for tcx, cgroup v2 for socket hooks; see `portico doctor`".into(),
+        how: "Linux 6.1 or later with cgroup v2, and sch_clsact and cls_bpf where it has no tcx; see `portico doctor`".into(),
+    }
     };
     let object_failed = |e: super::object::ObjectError| Exit::Failed(chain(&e));
     let mut changed = 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reconfigure API: docker-flow-proxy's paths, check order, status codes and JSON.
 //!
 //! It runs on a runtime of its own. A change is in force when it answers; that it is kept is waited for, but not for
@@ -8,9 +9,10 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -27,6 +29,21 @@ use super::table::Table;
 use super::{distribute, limits};
 
 const PREFIX: &str = "/v1/docker-flow-proxy/";
+/// Every path that is served, without the slash that is redirected away.
+const ROUTES: [&str; 12] = [
+    "/v1/docker-flow-proxy/reconfigure",
+    "/v1/docker-flow-proxy/remove",
+    "/v1/docker-flow-proxy/reload",
+    "/v1/docker-flow-proxy/config",
+    "/v1/docker-flow-proxy/ping",
+    "/v1/docker-flow-proxy/successfulinitreload",
+    "/v1/docker-flow-proxy/cert",
+    "/v1/docker-flow-proxy/certs",
+    "/v1/docker-flow-proxy/metrics",
+    "/v1/test",
+    "/v2/test",
+    "/metrics",
+];
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -80,13 +97,25 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener) {
 impl Api {
     async fn handle(&self, request: Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        if path.len() > 1 && path.ends_with('/') {
+        if let Some(path) = path.strip_suffix('/').filter(|path| ROUTES.contains(path)) {
             return moved(path, request.uri().query());
+        }
+        if !ROUTES.contains(&path) {
+            return plain(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into());
         }
         let params = Params::parse(request.uri().query().unwrap_or_default());
         let ok = ServiceSpec::default();
         match path.strip_prefix(PREFIX).unwrap_or(path) {
-            "reconfigure" => self.reconfigure(params, request.method(), path).await,
+            "reconfigure" => {
+                let (parts, body) = request.into_parts();
+                match read_form(&parts, body).await {
+                    Ok(form) => {
+                        let params = params.with_form(&form);
+                        self.reconfigure(params, &parts.method, parts.uri.path()).await
+                    }
+                    Err(message) => respond(StatusCode::BAD_REQUEST, message, &ok),
+                }
+            }
             "remove" => self.remove(&params, request.method(), path).await,
             "reload" => self.reload(&params),
             "config" => self.config(&params),
@@ -115,23 +144,31 @@ impl Api {
         if let Err((status, message)) = check_mandatory(&spec) {
             return respond(status, message, &spec);
         }
-        if let Some(problem) = problems.first() {
-            return respond(StatusCode::BAD_REQUEST, &problem.to_string(), &spec);
-        }
+        // A wrong value is named at once, not by a sibling whose answer is only a status; a removal needs no values.
+        let wrong = problems.into_iter().next();
         if spec.distribute {
-            return self.distribute(&params, method, path, &spec).await;
+            let check = match wrong {
+                _ if spec.is_removal() => Ok(()),
+                Some(problem) => Err(problem),
+                None => self.table().check(&spec),
+            };
+            return match check {
+                Ok(()) => self.distribute(&params, method, path, &spec).await,
+                Err(problem) => respond(StatusCode::BAD_REQUEST, &problem.to_string(), &spec),
+            };
         }
         if let Some(wanted) = &self.settings.defaults.instance_filter
             && !wanted.eq_ignore_ascii_case(&spec.proxy_instance_name)
         {
             return respond(StatusCode::OK, "", &spec);
         }
-        let outcome = match spec.is_removal() {
-            true => {
+        let outcome = match (spec.is_removal(), wrong) {
+            (true, _) => {
                 self.table().remove(&spec.service_name);
                 Ok(())
             }
-            false => self.table().put(params, spec.clone()),
+            (false, Some(problem)) => Err(problem),
+            (false, None) => self.table().put(params, spec.clone()),
         };
         if let Err(problem) = outcome {
             return respond(StatusCode::BAD_REQUEST, &problem.to_string(), &spec);
@@ -274,6 +311,24 @@ fn check_mandatory(spec: &ServiceSpec) -> Result<(), (StatusCode, &'static str)>
     Ok(())
 }
 
+/// The body of a form-encoded POST; empty for every other request, whose body is not read.
+async fn read_form(parts: &Parts, body: Incoming) -> Result<Bytes, &'static str> {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let content_type = parts.headers.get(header::CONTENT_TYPE);
+    let is_form = (content_type.and_then(|value| value.to_str().ok()))
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM));
+    if !is_form || !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+        return Ok(Bytes::new());
+    }
+    let limited = Limited::new(body, limits::API_BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(limits::API_BODY_TIME_MAX, limited).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err("the form is malformed or too large"),
+        Err(_) => Err("the form did not arrive in time"),
+    }
+}
+
 fn respond(status: StatusCode, message: &str, spec: &ServiceSpec) -> Answer {
     let text = if status.is_success() { "OK" } else { "NOK" };
     json(
@@ -323,11 +378,9 @@ fn plain(status: StatusCode, content_type: &'static str, body: String) -> Answer
 }
 
 fn moved(path: &str, query: Option<&str>) -> Answer {
-    // One slash in front, so that `//host/` cannot name another server.
-    let path = path.trim_matches('/');
     let location = match query {
-        Some(query) => format!("/{path}?{query}"),
-        None => format!("/{path}"),
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
     };
     let mut response = plain(StatusCode::MOVED_PERMANENTLY, TEXT, String::new());
     if let Ok(location) = HeaderValue::from_str(&location) {

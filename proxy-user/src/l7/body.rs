@@ -1,17 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bodies in both directions, streamed: what the client sends, and what the client gets.
 
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::conn::ConnState;
+use super::limits;
 use super::pool::Lease;
 use super::refusal::Refusal;
 use super::request::LogEntry;
@@ -48,8 +52,53 @@ pub enum ToUpstream {
     Client(ClientBody),
 }
 
+/// Holds a body back until the upstream asks for it, or for [`limits::CONTINUE_WAIT_MAX`].
+pub struct Gate {
+    state: Arc<GateState>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// The upstream's side of a [`Gate`].
+pub struct Opener(Arc<GateState>);
+
+#[derive(Default)]
+struct GateState {
+    is_open: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Gate {
+    /// A closed gate and what opens it.
+    pub fn new() -> (Gate, Opener) {
+        let state = Arc::new(GateState::default());
+        let gate = Gate {
+            state: state.clone(),
+            sleep: Box::pin(tokio::time::sleep(limits::CONTINUE_WAIT_MAX)),
+        };
+        (gate, Opener(state))
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state.waker.register(cx.waker());
+        if self.state.is_open.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+impl Opener {
+    /// The upstream wants the body.
+    pub fn open(&self) {
+        self.0.is_open.store(true, Relaxed);
+        self.0.waker.wake();
+    }
+}
+
 /// The client's body, watched.
 pub struct ClientBody {
+    /// Closed while the upstream has not said that it wants the body.
+    pub gate: Option<Gate>,
     /// From hyper's server side.
     pub inner: Incoming,
     /// Shared with the request.
@@ -91,6 +140,11 @@ impl Body for ToUpstream {
 
 impl ClientBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.poll_open(cx));
+            self.gate = None;
+            self.progress.last.set(Instant::now());
+        }
         let fail = |progress: &Progress, refusal| {
             progress.awaits_client.set(false);
             progress.failed.set(Some(refusal));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! From what a service's parameters say to rules that match and a policy that acts, or the reason why not.
 //!
 //! A service either compiles whole or not at all, and a failure never touches what is in force.
@@ -240,11 +241,7 @@ impl<'a> Shared<'a> {
                 dest.service_path_exclude.as_deref().unwrap_or_default(),
                 &dest.path_type,
             )?,
-            domains: dest
-                .domains()
-                .iter()
-                .map(|domain| DomainPattern::new(domain, self.algo))
-                .collect(),
+            domains: domains("serviceDomain", dest.domains(), self.algo)?,
             headers: (dest.service_header.iter().flatten())
                 .map(|(name, value)| match HeaderName::from_bytes(name.as_bytes()) {
                     Ok(name) => Ok((name, value.as_bytes().into())),
@@ -286,15 +283,11 @@ impl<'a> Shared<'a> {
         let from = dest.redirect_from_domain.as_deref().unwrap_or_default();
         if !from.is_empty() {
             // Without a target the original redirects everything it serves.
-            let to = dest
-                .domains()
-                .first()
+            let to = words(dest.domains())
+                .next()
                 .ok_or_else(|| problem("redirectFromDomain", "needs serviceDomain"))?;
             let when = RedirectWhen::Domain {
-                from: from
-                    .iter()
-                    .map(|domain| DomainPattern::new(domain, DomainAlgo::Begins))
-                    .collect(),
+                from: domains("redirectFromDomain", from, DomainAlgo::Begins)?,
                 to: to.trim_start_matches('*').trim_start_matches('.').into(),
             };
             service.redirects.push(FrontRedirect { when, status: 301 });
@@ -327,9 +320,26 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// The patterns in a list. Blanks separate them as commas do, because the original writes them into a line of
+/// HAProxy's; so an empty item is none, and cannot match everything.
+fn words(values: &[String]) -> impl Iterator<Item = &str> {
+    values.iter().flat_map(|value| value.split_whitespace())
+}
+
+fn domains(parameter: &str, values: &[String], algo: DomainAlgo) -> Result<Vec<DomainPattern>, Problem> {
+    let patterns: Vec<_> = words(values)
+        .map(|domain| DomainPattern::new(domain, algo))
+        .collect();
+    // No pattern would mean every host.
+    match patterns.is_empty() && !values.is_empty() {
+        true => Err(problem(parameter, "has no domain in it")),
+        false => Ok(patterns),
+    }
+}
+
 fn paths(parameter: &str, values: &[String], path_type: &str) -> Result<Vec<PathPattern>, Problem> {
-    let one = |value: &String| {
-        let text: Box<str> = value.as_str().into();
+    let one = |value: &str| {
+        let text: Box<str> = value.into();
         Ok(match path_type {
             "" | "path_beg" => PathPattern::Begins(text),
             "path" => PathPattern::Equals(text),
@@ -343,7 +353,7 @@ fn paths(parameter: &str, values: &[String], path_type: &str) -> Result<Vec<Path
             }
         })
     };
-    values.iter().map(one).collect()
+    words(values).map(one).collect()
 }
 
 fn redirect_status(text: &str) -> Result<u16, Problem> {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! One client connection: its phases, its timeouts, and the end of it.
 //!
 //! hyper's own header timeout also runs between requests and closes without an answer, so the socket is watched
@@ -9,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct ConnState {
     since_ms: AtomicU64,
     /// When a write first found no room, plus one; 0 while writes get through.
     stalled_ms: AtomicU64,
+    /// The answer has no other end than that of the connection.
+    ends_with_connection: AtomicBool,
 }
 
 enum Expired {
@@ -53,7 +56,13 @@ impl ConnState {
             phase: AtomicU8::new(FRESH),
             since_ms: AtomicU64::new(0),
             stalled_ms: AtomicU64::new(0),
+            ends_with_connection: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the answer that begins has no other end than that of the connection.
+    pub fn ends_with_connection(&self, it_does: bool) {
+        self.ends_with_connection.store(it_does, Relaxed);
     }
 
     /// A head is complete.
@@ -219,7 +228,16 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, client: std::net::Sock
         Ok(Ok(())) | Err(Expired::Quietly) => {}
         Ok(Err(error)) if error.is_parse_too_large() => worker.counters.refused(Refusal::HeadTooLarge),
         Ok(Err(error)) if error.is_parse() => worker.counters.refused(Refusal::HeadInvalid),
-        Ok(Err(error)) => tracing::debug!(%error, "client connection"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "client connection");
+            // A plain end would make half an answer look like a whole one.
+            if state.ends_with_connection.load(Relaxed)
+                && let Some(parts) = Pin::into_inner(conn).into_parts()
+            {
+                let socket = parts.io.into_inner().stream;
+                let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+            }
+        }
         Err(Expired::Stalled) => worker.counters.refused(Refusal::ClientStalled),
         Err(Expired::Head) => {
             worker.counters.refused(Refusal::HeadTimeout);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fan-out: the same call to every replica of the proxy, this one included.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Matching a Host against the domains of a service.
 
 /// How a domain without asterisk is compared.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fields that a proxy must not pass on, and edits that a service asks for.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};

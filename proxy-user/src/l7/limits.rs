@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every limit of the proxy, with the arithmetic it comes from.
 
 use std::time::Duration;
@@ -62,6 +63,14 @@ pub const REAP_INTERVAL: Duration = Duration::from_millis(250);
 /// Attempts to connect: a refused connection may be one replica's, and the next goes to another.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// How long a body with `Expect: 100-continue` waits for the upstream to ask for it. Upstreams that do not know the
+/// field never do; curl waits as long.
+pub const CONTINUE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a name may take: one lost datagram and its repetition, and less than TIMEOUT_CONNECT, so that the reason
+/// is the name and not the connection.
+pub const DNS_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Longest time that an answer of the resolver is believed.
 pub const DNS_TTL_MAX: Duration = Duration::from_secs(2);
 
@@ -73,6 +82,9 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of a body that the API reads.
 pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long such a body may take to arrive.
+pub const API_BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long the API waits for the state file before it answers; the routes are in force already.
 pub const STATE_WAIT_MAX: Duration = Duration::from_secs(1);

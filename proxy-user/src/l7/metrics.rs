@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counters: each worker has its own, a scrape adds them up.
 
 use std::fmt::Write;

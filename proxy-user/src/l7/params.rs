@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a reconfigure query: the rules of the original, and nothing that depends on them being right.
 //!
 //! A query becomes a [`ServiceSpec`] and a list of [`Problem`]s; the caller decides which of its checks come
@@ -10,6 +11,33 @@ use super::spec::{DestSpec, ServiceSpec, User, UserAgent};
 
 /// Highest index of a destination (`servicePath.10`).
 const INDEX_MAX: u32 = 10;
+
+/// Service-wide parameters that are not lists.
+const SCALARS: [&str; 23] = [
+    "aclName",
+    "backendExtra",
+    "checkResolvers",
+    "compressionAlgo",
+    "compressionType",
+    "connectionMode",
+    "discoveryType",
+    "distribute",
+    "isDefaultBackend",
+    "proxyInstanceName",
+    "redirectUnlessHttpsProto",
+    "redirectWhenHttpProto",
+    "replicas",
+    "reqPathReplace",
+    "reqPathSearch",
+    "serviceCert",
+    "serviceDomainAlgo",
+    "serviceDomainMatchAll",
+    "serviceName",
+    "sessionType",
+    "templateBePath",
+    "templateFePath",
+    "usersSecret",
+];
 
 /// A decoded query, in the order of the URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +62,18 @@ impl Params {
     /// Decodes a query string. `;` separates nothing: it may be part of a value.
     pub fn parse(query: &str) -> Self {
         Params(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    }
+
+    /// Adds what a form-encoded body may set: service-wide scalars, unless the query has them too. The original
+    /// reads everything else from the query alone.
+    #[must_use]
+    pub fn with_form(mut self, body: &[u8]) -> Self {
+        let is_scalar = |name: &str| SCALARS.iter().any(|scalar| scalar.eq_ignore_ascii_case(name));
+        let form = form_urlencoded::parse(body)
+            .into_owned()
+            .filter(|(name, _)| is_scalar(name));
+        self.0.splice(0..0, form);
+        self
     }
 
     /// The first value of a per-destination or list parameter; an empty one counts as absent.
@@ -159,17 +199,24 @@ impl Reader<'_> {
             .scalar("usersSecret")
             .map(|name| format!("(secret {name})"));
         let pass_encrypted = self.params.flag("usersPassEncrypted");
-        (listed
+        let mut names: Vec<String> = (listed
             .split([',', '\n'])
             .map(|user| user.split(':').next().unwrap_or_default().trim().to_owned()))
         .filter(|name| !name.is_empty())
         .chain(secret)
-        .map(|username| User {
-            username,
-            password: REDACTED.into(),
-            pass_encrypted,
-        })
-        .collect()
+        .collect();
+        // Whoever asks for users wants a closed door, even if none of them can be used.
+        if names.is_empty() && !listed.is_empty() {
+            names.push("(none)".into());
+        }
+        names
+            .into_iter()
+            .map(|username| User {
+                username,
+                password: REDACTED.into(),
+                pass_encrypted,
+            })
+            .collect()
     }
 
     fn destinations(&mut self) -> Vec<DestSpec> {
@@ -464,6 +511,34 @@ mod tests {
         let (_, problems) = read_service(&Params::parse("port.1=1&srcPort.1=http"), &defaults());
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].name, "srcPort.1");
+    }
+
+    #[test]
+    fn a_form_sets_scalars_that_the_query_does_not() {
+        let params = Params::parse("servicePath=/a&port=1&aclName=query")
+            .with_form(b"serviceName=form&ACLNAME=form&port=2&servicePath=/b&addReqHeader=X-A%20b");
+        let (spec, _) = read_service(&params, &defaults());
+        assert_eq!(
+            (spec.service_name.as_str(), spec.acl_name.as_str()),
+            ("form", "query")
+        );
+        assert_eq!(
+            (spec.service_dest[0].port.as_str(), spec.service_dest[0].paths()),
+            ("1", &["/a".to_owned()][..])
+        );
+        assert!(spec.add_req_header.is_empty());
+        let (spec, _) = read_service(
+            &Params::parse("serviceName=a").with_form(b"servicePath=/&port=1"),
+            &defaults(),
+        );
+        assert!(spec.service_dest[0].paths().is_empty());
+    }
+
+    #[test]
+    fn users_that_cannot_be_used_still_close_the_door() {
+        for (text, count) in [("a:b", 1), ("a:b,c", 2), (":b", 1), (",", 1), ("", 0)] {
+            assert_eq!(read(&format!("port=1&users={text}")).users.len(), count, "{text}");
+        }
     }
 
     #[test]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connections to one upstream, of one worker: even shares per request from balancing per connection.
 //!
 //! The kernel gives each new connection to a VIP to the next replica. A pool that reuses its most recent connection
@@ -37,6 +38,8 @@ pub struct Pool {
     live: Rc<Cell<usize>>,
     /// Stands in when the resolver fails later.
     addresses: RefCell<Vec<IpAddr>>,
+    /// The resolver had no answer and is not asked until then.
+    unresolved_until: Cell<Instant>,
     turns: Turns,
 }
 
@@ -108,6 +111,11 @@ impl Lease {
         self.conn.sender.try_send_request(request).await
     }
 
+    /// The connection will not serve another request.
+    pub fn retire(&mut self) {
+        self.keep = false;
+    }
+
     /// Gives the connection back, its response having been read to the end.
     pub fn release(self) {
         let Lease {
@@ -135,6 +143,7 @@ impl Pool {
             idle: RefCell::default(),
             live: Rc::default(),
             addresses: RefCell::default(),
+            unresolved_until: Cell::new(Instant::now()),
             turns: Turns {
                 left: Cell::new(limits::UPSTREAM_TURNS_MAX),
                 refilled: Cell::new(Instant::now()),
@@ -226,7 +235,15 @@ impl Pool {
     }
 
     async fn connect(&self, worker: &Worker, upstream: &Upstream) -> Result<TcpStream, Refusal> {
-        let mut found = worker.resolver.lookup(&upstream.host).await;
+        let mut found = Vec::new();
+        if Instant::now() >= self.unresolved_until.get() {
+            found = worker.resolver.lookup(&upstream.host).await;
+            if found.is_empty() {
+                // A resolver that does not answer must not make every request wait for it.
+                let until = Instant::now() + limits::DNS_NEGATIVE_TTL_MAX;
+                self.unresolved_until.set(until);
+            }
+        }
         if found.is_empty() {
             found.clone_from(&self.addresses.borrow());
         } else {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every reason for which the proxy answers a request itself, or drops a connection, with its name and answer.
 
 use hyper::StatusCode;
@@ -40,6 +41,8 @@ refusals! {
     HostInvalid = "host_invalid", BAD_REQUEST, "The Host field is not a host.";
     /// Not origin-form or absolute-form with http.
     TargetInvalid = "target_invalid", BAD_REQUEST, "The request target is not one that this server serves.";
+    /// A Transfer-Encoding other than `chunked`.
+    CodingInvalid = "coding_invalid", BAD_REQUEST, "The transfer coding is not one that this server serves.";
     /// hyper could not read the head.
     HeadInvalid = "head_invalid", BAD_REQUEST, "The request is malformed.";
     /// Longer than the limit.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The life of a request, top to bottom: accept, parse, route, policy, upstream, response, log.
 //!
 //! Every way out is a [`Refusal`] with a name and a counter, or the upstream's own answer. The parents decide here;
@@ -23,7 +24,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
-use super::body::{ClientBody, Outgoing, Progress, RequestEnd, ToUpstream};
+use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, ToUpstream};
 use super::compile::{Policy, Upstream};
 use super::conn::ConnState;
 use super::domain::without_port;
@@ -80,9 +81,17 @@ pub async fn handle(
         conn: client.state.clone(),
         log,
     };
+    let is_old = request.version() == Version::HTTP_10;
     let response = match forward(&client, request, &mut end).await {
-        Ok(Answer::Upstream(parts, body, lease, timeout)) => {
+        Ok(Answer::Upstream(mut parts, body, lease, timeout)) => {
             note(&mut end, parts.status);
+            // HTTP/1.0 has no chunks: such an answer ends with the connection, and a broken one with a reset.
+            let ends_with_connection = is_old && body.size_hint().exact().is_none();
+            if ends_with_connection {
+                // What keeps hyper from promising a keep-alive that it cannot give.
+                parts.version = Version::HTTP_10;
+            }
+            client.state.ends_with_connection(ends_with_connection);
             Response::from_parts(parts, Outgoing::upstream(body, lease, timeout, end))
         }
         Ok(Answer::Own(parts)) => {
@@ -151,6 +160,9 @@ async fn forward(
 /// Checks target and Host, and returns the host that the request is for; empty for HTTP/1.0 without one.
 fn parse(request: &Request<Incoming>) -> Result<Cow<'_, str>, Refusal> {
     let (uri, headers) = (request.uri(), request.headers());
+    if !is_plain_or_chunked(headers) {
+        return Err(Refusal::CodingInvalid);
+    }
     if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -183,6 +195,17 @@ fn parse(request: &Request<Incoming>) -> Result<Cow<'_, str>, Refusal> {
             Ok(Cow::Borrowed(authority.as_str()))
         }
         _ => Err(Refusal::TargetInvalid),
+    }
+}
+
+/// Whether Transfer-Encoding is absent or says `chunked` once. hyper takes it when `chunked` comes last, but it is not
+/// passed on: a coding before it would be lost, and a second `chunked` is read by others in other ways.
+fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
     }
 }
 
@@ -272,7 +295,7 @@ fn take_upgrade(request: &mut Request<Incoming>) -> Option<Upgrade> {
         request.version() == Version::HTTP_11 && has_token(request.headers(), header::CONNECTION, "upgrade");
     let protocol = request.headers().get(header::UPGRADE).filter(|_| asks)?.clone();
     // Cleartext HTTP/2 by upgrade is obsolete (RFC 9113 §3.1) and would bypass every check made here.
-    if protocol.as_bytes().eq_ignore_ascii_case(b"h2c") {
+    if has_token(request.headers(), header::UPGRADE, "h2c") {
         return None;
     }
     Some(Upgrade {
@@ -294,8 +317,6 @@ fn upstream_head(
     let takes_trailers = has_token(&parts.headers, header::TE, "trailers");
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
-    // Answered here: hyper sends 100 when the upstream is there and the body is asked for.
-    headers.remove(header::EXPECT);
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade.protocol.clone());
@@ -351,7 +372,7 @@ async fn send(
     worker: &Worker,
     upstream: &Upstream,
     policy: &Policy,
-    head: Parts,
+    mut head: Parts,
     body: Incoming,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     let progress = Rc::new(Progress {
@@ -363,6 +384,7 @@ async fn send(
     let body = match is_empty {
         true => ToUpstream::Empty,
         false => ToUpstream::Client(ClientBody {
+            gate: awaits_continue(&mut head),
             inner: body,
             progress: progress.clone(),
             timeout: worker.shared.settings.timeouts.client,
@@ -397,6 +419,25 @@ async fn send(
         .await
         .map_err(|failure| failure.refusal)?;
     Ok((response, lease))
+}
+
+/// With `Expect: 100-continue`: what holds the body back until the upstream asks for it (RFC 9110 §10.1.1).
+///
+/// hyper asks the client when somebody reads the body, so an upstream that refuses spares the client the upload.
+fn awaits_continue(head: &mut Parts) -> Option<Gate> {
+    let expects = head.headers.get(header::EXPECT)?;
+    if !expects.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        return None;
+    }
+    let (gate, opener) = Gate::new();
+    let mut carrier = Request::new(());
+    hyper::ext::on_informational(&mut carrier, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            opener.open();
+        }
+    });
+    head.extensions.extend(std::mem::take(carrier.extensions_mut()));
+    Some(gate)
 }
 
 /// Why there was no response.
@@ -469,7 +510,7 @@ async fn unless_silent<F: Future>(future: F, progress: &Progress, limit: Duratio
 fn respond(
     client: &Rc<Client>,
     mut response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     policy: &Policy,
     upgrade: Option<Upgrade>,
 ) -> Result<Answer, Refusal> {
@@ -481,6 +522,15 @@ fn respond(
             policy,
             upgrade.ok_or(Refusal::UpstreamInvalid)?,
         );
+    }
+    if !is_plain_or_chunked(response.headers()) {
+        return Err(Refusal::UpstreamInvalid);
+    }
+    // RFC 9112 §6.3: the length does not count beside chunks, and the connection is not to be trusted further.
+    if response.headers().contains_key(header::TRANSFER_ENCODING)
+        && response.headers_mut().remove(header::CONTENT_LENGTH).is_some()
+    {
+        lease.retire();
     }
     clean_response(response.headers_mut(), policy);
     let (mut parts, body) = response.into_parts();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names to addresses without the C library, for a static binary in an empty image.
 //!
 //! Reads `/etc/resolv.conf` and `/etc/hosts` itself; both may be missing.
@@ -49,10 +50,14 @@ impl Resolver {
         let Some(inner) = &self.inner else {
             return Vec::new();
         };
-        match inner.lookup_ip(host).await {
-            Ok(found) => found.iter().collect(),
-            Err(error) => {
+        match tokio::time::timeout(limits::DNS_TIME_MAX, inner.lookup_ip(host)).await {
+            Ok(Ok(found)) => found.iter().collect(),
+            Ok(Err(error)) => {
                 tracing::debug!(host, %error, "name not resolved");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::debug!(host, "name not resolved in time");
                 Vec::new()
             }
         }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path rewriting: `reqPathSearchReplace` and its deprecated pair.
 
 use std::borrow::Cow;

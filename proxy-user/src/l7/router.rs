@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The route snapshot: rules in the order of precedence, and which of them a request takes.
 //!
 //! *Who writes it*: [`super::table`], a new one for every change. *Lifetime*: until no request uses it.
@@ -216,18 +217,26 @@ impl RedirectWhen {
                 matcher,
                 unless_https,
             } => {
-                let proto = subject
-                    .headers
-                    .get("x-forwarded-proto")
-                    .map(|value| value.as_bytes());
+                let proto = HeaderName::from_static("x-forwarded-proto");
                 let asks = match unless_https {
-                    true => proto != Some(b"https"),
-                    false => proto == Some(b"http"),
+                    true => !has_value(subject.headers, &proto, b"https"),
+                    false => has_value(subject.headers, &proto, b"http"),
                 };
                 asks && matcher.matches(subject)
             }
         }
     }
+}
+
+/// Whether a field has a value, or a comma-separated part of one, as HAProxy's `hdr` compares it.
+fn has_value(headers: &HeaderMap, name: &HeaderName, want: &[u8]) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        let value = value.as_bytes();
+        value == want
+            || value
+                .split(|&byte| byte == b',')
+                .any(|part| part.trim_ascii() == want)
+    })
 }
 
 impl Matcher {
@@ -237,13 +246,7 @@ impl Matcher {
             && self.paths.iter().any(|path| path.matches(subject.path))
             && (self.domains.is_empty() || self.domains.iter().any(|domain| domain.matches(subject.host)))
             && !self.excludes.iter().any(|path| path.matches(subject.path))
-            && self.headers.iter().all(|(name, want)| {
-                subject
-                    .headers
-                    .get_all(name)
-                    .iter()
-                    .any(|value| value.as_bytes() == &**want)
-            })
+            && (self.headers.iter()).all(|(name, want)| has_value(subject.headers, name, want))
             && (self.user_agents.is_empty() || self.user_agent_matches(subject.headers))
     }
 

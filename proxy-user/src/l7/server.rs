@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting and stopping: state replayed, addresses bound, then threads; and the reverse.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The proxy's settings, resolved: what the command line, environment and secrets said, checked.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A service as its parameters describe it, and as the API shows it.
 //!
 //! The order of the fields is the order of the keys in JSON, and the names are the original's: both are read by
@@ -59,6 +60,7 @@ pub struct ServiceSpec {
     pub is_global: bool,
     pub lookup_retry: i64,
     pub lookup_retry_interval: i64,
+    #[serde(serialize_with = "null_when_empty")]
     pub service_dest: Vec<DestSpec>,
     #[serde(serialize_with = "null_when_empty")]
     pub tasks: Vec<String>,

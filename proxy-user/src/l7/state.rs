@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The state directory: one file with the parameters of every service, replayed at the next start.
 //!
 //! Parameters are kept, not rules, so that a newer version reads them with what it has learned. Writing happens on

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service table: what is configured, and the one writer that turns it into a snapshot.
 //!
 //! A change compiles one service, orders all of them and swaps one pointer; workers never wait for it. A service
@@ -59,6 +60,11 @@ impl Table {
         );
         self.publish();
         Ok(())
+    }
+
+    /// Whether a service would compile; nothing changes.
+    pub fn check(&mut self, spec: &ServiceSpec) -> Result<(), Problem> {
+        compile(spec, &self.timeouts, &mut self.upstreams).map(drop)
     }
 
     /// Removes a service; false when there is none.

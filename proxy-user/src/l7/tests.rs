@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole proxy over loopback: real sockets, a real origin, and the API as people call it.
 //!
 //! Nothing here sleeps: reads have a deadline, and what takes time is waited for.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! An upgraded connection: bytes both ways until one side ends or nothing moves for TIMEOUT_TUNNEL.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A worker: one thread, one runtime, its own listeners, snapshot reference, pools, resolver and counters.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Addresses by role, so that no function takes two bare addresses and mixes them up.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Backends: who serves a frontend, and how to get there.
 
 use super::{Gateway, NodeAddr, TaskAddr, TaskId};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Frontends: the addresses that clients use.
 
 use std::fmt;

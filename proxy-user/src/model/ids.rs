@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names and numbers by role.
 
 use std::{borrow::Borrow, fmt, sync::Arc};

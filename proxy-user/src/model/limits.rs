@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every limit of the desired state, with its arithmetic. What goes beyond one is refused, by name.
 
 use proxy_ebpf::abi::limits as abi;

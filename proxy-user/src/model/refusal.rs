@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the Writer did not take, and why.
 
 use std::fmt;

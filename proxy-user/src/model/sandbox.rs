@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of a task's network namespace. Found out by the daemon, handed to the Writer as one more
 //! source; a task of this node without facts has no scope and serves no published port.
 

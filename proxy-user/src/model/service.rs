@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Services and tasks in force: checked, resolved, and complete in themselves, so that a kept version does not
 //! depend on anything that has changed around it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a provider read, unchecked: text and numbers as its source has them, plus what it could not even read.
 
 use std::path::PathBuf;

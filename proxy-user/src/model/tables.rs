@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The immutable picture of what is in force, derived by the Writer, read by reconciler and admin views.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The only door for changes of the desired state.
 //!
 //! Life of a snapshot: (1) networks, nodes and tasks are checked one by one; (2) every service is resolved into

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The `docker` provider: the node's own engine, on workers and managers alike.
 //!
 //! What is read (all of it works on a worker without any credential of a manager): the overlay networks, each

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The `file` provider: `portico.toml`.
 //!
 //! Life of a change: the watcher sees another inode, size or modification time; it waits until two looks in a

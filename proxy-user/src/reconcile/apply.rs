@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Performs plans, remembers what worked, records what did not.
 //!
 //! Life of a failure: the operation's group is left where it stands, which is safe by the order of writes; the

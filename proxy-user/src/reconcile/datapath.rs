@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the reconciler may ask of the kernel: the maps and the per-task attachments, behind one trait.
 //!
 //! `kernel::dataplane` implements it for pinned BPF maps; tests use a fake and one that fails on purpose.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables -> the map entries that they mean. Pure; ids are not given here.
 
 use std::collections::{BTreeMap, BTreeSet};

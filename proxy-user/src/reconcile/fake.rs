@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel in memory, for tests. Cheap to clone: all clones are the same kernel, as after a restart.
 
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A kernel that fails on purpose, for tests: a share of all operations by seed, or everything after the n-th,
 //! as if the agent had been killed there.
 

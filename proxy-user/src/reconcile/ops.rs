@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! One change of the kernel, as data.
 
 use std::{fmt, net::Ipv4Addr};

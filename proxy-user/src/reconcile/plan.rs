@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! (desired, realized) -> operations in order. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Claims about plan and apply, on a kernel in memory, with faults.
 
 use std::{net::Ipv4Addr, time::Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Stand-in for the images `vfarcic/go-demo` and its database, for labs and tests.
 //!
 //! One static binary with four modes. Without arguments it is the service: HTTP on :8080 and UDP echo on :8081.

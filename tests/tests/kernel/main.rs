@@ -1,5 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every eBPF program against the running kernel: packets through BPF_PROG_TEST_RUN, sockets and tunnel frames in
 //! a network namespace that the test makes. Needs root; without it each test says that it was skipped.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics where it stands"
+)]
 
 mod programs;
 mod restart;

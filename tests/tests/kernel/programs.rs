@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The object as a whole.
 
 use std::collections::BTreeSet;

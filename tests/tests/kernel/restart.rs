@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `kernel::start`: what is pinned outlives the agent, and a second start changes nothing.
 
 use std::{fs, path::PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Socket hooks, with real sockets in a namespace whose cookie is in the scope map. Backends listen on loopback
 //! addresses of that namespace; the VIP exists nowhere.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A loaded object with its maps, frames to feed it, and namespaces to run in.
 
 use std::{net::Ipv4Addr, process::Command};

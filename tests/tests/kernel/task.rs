@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico_task`: what tasks send through their gateway veth.
 
 use proxy_ebpf::abi::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico_tunnel`: frames from other nodes. The tunnel key exists only on a real device, so the frames are sent
 //! to one as the VXLAN datagrams that another node would send (RFC 7348), and what leaves is read from the other
 //! end of a veth.
@@ -9,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions};
+use aya::programs::SchedClassifier;
 use proxy_ebpf::abi::{settings::TUNNEL_PORT, *};
-use proxy_user::kernel::netlink::{ensure_tunnel, interface_index};
+use proxy_user::kernel::{
+    attach::{Attached, attach_ingress},
+    netlink::{ensure_tunnel, interface_index},
+};
 
 use crate::support::*;
 
@@ -23,6 +27,7 @@ struct Node {
     world: World,
     tunnel: UdpSocket,
     task: Sniffer,
+    _attached: Attached,
 }
 
 impl Node {
@@ -56,15 +61,13 @@ impl Node {
             .unwrap()
             .try_into()
             .unwrap();
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        program
-            .attach_with_options("portico0", TcAttachType::Ingress, order)
-            .unwrap();
+        let attached = attach_ingress("portico0", program, false).unwrap();
         let tunnel = UdpSocket::bind((PEER, 0)).unwrap();
         Node {
             world,
             tunnel,
             task: Sniffer::on("task0"),
+            _attached: attached,
         }
     }
 

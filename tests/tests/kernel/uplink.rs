@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico_uplink`: what arrives from clients.
 
 use proxy_ebpf::abi::{flow::ENTRY, *};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The node agents: one `portico node` per node, in the node's network namespace.
 
 use std::{path::PathBuf, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Three real Docker engines in the nodes' namespaces, and a Swarm of them.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};

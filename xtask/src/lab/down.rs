@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Removing a lab: from its state, and from what it left when there is none.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The embedded cluster: Swarm's topology without Docker.
 //!
 //! As on a Swarm node, each network has an overlay namespace of its own per node (bridge and VXLAN), a task has

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lab's LAN: a bridge in a namespace of its own, node and client namespaces on it.
 //!
 //! Nothing of it touches the machine's own namespace: no interface, no route, no address.

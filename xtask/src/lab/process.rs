@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Long-lived processes of the lab: started, remembered by pid and start time, ended for certain.
 
 use std::{

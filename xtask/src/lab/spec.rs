@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The services of the tour, for both engines.
 
 use serde::{Deserialize, Serialize};

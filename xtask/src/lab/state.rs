@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What `lab down`, `exec`, `scale` and `status` must know of a lab that another run made.
 
 use std::{

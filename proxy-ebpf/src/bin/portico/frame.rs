@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! A frame in an skb: reading for the library's parser, and the writes that an [`Action`] asks for.
 
 use aya_ebpf::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The eBPF object: entry points only. Decisions are in the library, maps in `maps`, packet access in `frame`.
 #![no_std]
 #![no_main]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The maps, and the library's view of them.
 
 use core::arch::asm;

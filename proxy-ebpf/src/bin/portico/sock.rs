@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! Socket hooks: from `bpf_sock_addr` to the library and back.
 
 use aya_ebpf::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! tc programs: parse, ask the library, carry out its action.
 
 use aya_ebpf::{

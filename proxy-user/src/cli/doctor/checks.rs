@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The checks, in the order of the table. Each reads /proc or /sys, or asks the engine.
 
 use std::{
@@ -6,7 +7,7 @@ use std::{
 };
 
 use super::Check;
-use crate::{cli::Exit, providers::docker};
+use crate::{cli::Exit, kernel::clsact, providers::docker};
 
 /// Oldest kernel supported.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -26,6 +27,7 @@ pub(super) fn all(docker: &str, bpffs: &Path, socket: &Path) -> Vec<Check> {
         cgroup2(),
         bpffs_mount(bpffs),
         btf(),
+        tcx(),
         mesh(),
         engine(docker),
         agent(socket),
@@ -179,6 +181,26 @@ fn btf() -> Check {
         } else {
             "loads without it; tracing shows less".into()
         },
+    }
+}
+
+/// How tc programs are attached. Asking the kernel takes the agent's privileges.
+fn tcx() -> Check {
+    let ok = clsact::has_tcx();
+    let (found, follows) = match (ok, capabilities().ok) {
+        (true, _) => ("tcx", "tc programs attach through links of their own"),
+        (false, true) => (
+            "no tcx (Linux before 6.6)",
+            "tc programs attach as filters of the clsact qdisc",
+        ),
+        (false, false) => ("not known without privileges", "run doctor as root to find out"),
+    };
+    Check {
+        name: "tcx",
+        ok,
+        required: false,
+        found: found.into(),
+        follows: follows.into(),
     }
 }
 

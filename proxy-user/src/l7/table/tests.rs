@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Order, precedence and what a bad update leaves alone, through the table as the API uses it.
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -184,6 +185,64 @@ fn wildcards_concern_their_domain_only_and_survive_other_services() {
     ] {
         assert_eq!(route(&table, host, "/", &[], 80), want, "{host}");
     }
+}
+
+#[test]
+fn blanks_separate_patterns_and_empty_items_are_none() {
+    check(
+        &[
+            "serviceName=a&servicePath=/a,%20/b,&port=1",
+            "serviceName=b&servicePath=/c%20/d&servicePathExclude=/c/no,&port=2",
+            "serviceName=c&serviceDomain=x.com,%20y.com,&port=3",
+        ],
+        &[
+            ("h", "/b", "a:1"),
+            ("h", "/d", "b:2"),
+            ("h", "/c", "b:2"),
+            ("h", "/c/no", "none"),
+            ("y.com", "/", "c:3"),
+            ("z.com", "/", "none"),
+        ],
+    );
+    // No domain at all must not mean every domain.
+    let mut table = table();
+    for query in ["serviceDomain=,", "serviceDomain=a.com&redirectFromDomain=,"] {
+        assert!(
+            put(&mut table, &format!("serviceName=s&port=1&{query}")).is_err(),
+            "{query}"
+        );
+    }
+}
+
+#[test]
+fn one_value_of_a_list_field_is_enough() {
+    let mut table = table();
+    put(
+        &mut table,
+        "serviceName=h&servicePath=/h&port=1&serviceHeader=X-V:2",
+    )
+    .unwrap();
+    put(
+        &mut table,
+        "serviceName=p&servicePath=/p&port=2&redirectUnlessHttpsProto=true",
+    )
+    .unwrap();
+    for (value, want) in [("2", "h:1"), ("1, 2", "h:1"), ("22", "none"), ("", "none")] {
+        assert_eq!(route(&table, "h", "/h", &[("x-v", value)], 80), want, "{value}");
+    }
+    for (value, want) in [
+        ("https", "p:2"),
+        ("https, http", "p:2"),
+        ("http", "→ 302"),
+        ("HTTPS", "→ 302"),
+    ] {
+        assert_eq!(
+            route(&table, "h", "/p", &[("x-forwarded-proto", value)], 80),
+            want,
+            "{value}"
+        );
+    }
+    assert_eq!(route(&table, "h", "/p", &[], 80), "→ 302");
 }
 
 #[test]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The API, the state between two starts, and the end.
 
 use super::*;
@@ -153,4 +154,138 @@ fn reconfigures_under_load_fail_no_request() {
         stop.store(true, Ordering::Relaxed);
         assert!(clients.into_iter().all(|client| client.join().unwrap() > 0));
     });
+}
+
+/// A call with a method and a body.
+fn call(site: &Site, method: &str, target: &str, body: &str) -> Reply {
+    let mut wire = Wire::connect(site.proxy.as_ref().unwrap().api);
+    wire.send(&format!(
+        "{method} /v1/docker-flow-proxy{target} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    wire.reply()
+}
+
+#[test]
+fn any_method_and_a_form_for_scalars_only() {
+    let site = Site::start();
+    for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+        assert_eq!(call(&site, method, "/ping", "").status, 200, "{method}");
+        let target = "/reconfigure?serviceName=a&servicePath=/&port=1";
+        assert_eq!(call(&site, method, target, "").status, 200, "{method}");
+    }
+    let whole = "serviceName=a&servicePath=/&port=1";
+    assert_eq!(call(&site, "POST", "/reconfigure", whole).status, 409);
+    let reply = call(
+        &site,
+        "POST",
+        "/reconfigure?servicePath=/&port=1",
+        "serviceName=b&aclName=x",
+    );
+    assert!(
+        reply.status == 200 && reply.text().contains("\"AclName\":\"x\""),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(
+        call(
+            &site,
+            "DELETE",
+            "/reconfigure?servicePath=/&port=1",
+            "serviceName=b"
+        )
+        .status,
+        400
+    );
+}
+
+#[test]
+fn only_known_paths_lose_their_slash() {
+    let site = Site::start();
+    for (path, status, location) in [
+        (
+            "/v1/docker-flow-proxy/ping/",
+            301,
+            Some("/v1/docker-flow-proxy/ping"),
+        ),
+        (
+            "/v1/docker-flow-proxy/config/?type=json",
+            301,
+            Some("/v1/docker-flow-proxy/config?type=json"),
+        ),
+        ("/metrics/", 301, Some("/metrics")),
+        ("/v1/docker-flow-proxy/", 404, None),
+        ("/nothing/", 404, None),
+        ("/", 404, None),
+        ("//evil/", 404, None),
+        ("/v1/docker-flow-proxy//v1/test", 404, None),
+    ] {
+        let reply = site.api(path);
+        assert_eq!(
+            (reply.status, reply.field("location")),
+            (status, location),
+            "{path}"
+        );
+    }
+    assert_eq!(site.api("/nothing").text(), "404 page not found\n");
+}
+
+#[test]
+fn answers_without_a_service_have_no_lists() {
+    let site = Site::start();
+    for target in ["/ping", "/reload", "/remove?serviceName=x"] {
+        let text = site.api(&format!("/v1/docker-flow-proxy{target}")).text();
+        assert!(text.contains("\"ServiceDest\":null"), "{target}: {text}");
+    }
+    let invalid = site.reconfigure("serviceName=a").text();
+    assert!(invalid.contains("\"ServicePath\":null"), "{invalid}");
+    let valid = site.reconfigure("serviceName=a&servicePath=/&port=1").text();
+    assert!(
+        valid.contains("\"ServiceDomain\":[]") && valid.contains("\"ServiceHeader\":{}"),
+        "{valid}"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_named_and_never_stands_in_the_way_of_a_removal() {
+    let site = Site::with(|settings| settings.service_name = "no-such-service.invalid".into());
+    for query in [
+        "srcPort=x",
+        "port=x",
+        "pathType=x",
+        "srcPort=x&distribute=true",
+        "port=x&distribute=true",
+    ] {
+        let reply = site.reconfigure(
+            &format!("serviceName=a&servicePath=/&port=1&{query}").replace("port=1&port", "port"),
+        );
+        let name = query.split('=').next().unwrap();
+        assert!(
+            reply.status == 400 && reply.text().contains(&format!("{name}: ")),
+            "{query}: {}",
+            reply.text()
+        );
+    }
+    assert_eq!(site.reconfigure("serviceName=a&servicePath=/&port=1").status, 200);
+    let reply = site.reconfigure("serviceName=a&servicePath=/&port=1&srcPort=x&backendExtra=x&replicas=0");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(site.api("/v1/docker-flow-proxy/config?type=json").text(), "{}");
+}
+
+#[test]
+fn services_of_another_instance_are_ignored_whatever_they_say() {
+    let site = Site::with(|settings| settings.defaults.instance_filter = Some("Mine".into()));
+    for (query, count) in [
+        ("serviceName=a&servicePath=/a&port=1", 0),
+        (
+            "serviceName=b&servicePath=/b&port=1&proxyInstanceName=other&srcPort=x",
+            0,
+        ),
+        ("serviceName=c&servicePath=/c&port=1&proxyInstanceName=mINE", 1),
+    ] {
+        assert_eq!(site.reconfigure(query).status, 200, "{query}");
+        let config = site.api("/v1/docker-flow-proxy/config?type=json").text();
+        assert_eq!(config.matches("\"ServiceName\"").count(), count, "{config}");
+    }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A VIP balances per connection; requests must be shared evenly all the same.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What only one service can have, and how much of everything there is.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks objects one by one and resolves what they refer to.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Claims about the Writer, through the file format so that they read like an operator's mistakes.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Addresses of services that a worker's engine lists no more.
 //!
 //! The engine names a service only while gossip has a task of it. A service that was scaled to nothing, or whose

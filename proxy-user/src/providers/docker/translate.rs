@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The engine's answers -> snapshot. Pure.
 //!
 //! Two sources overlap. The verbose answer about a network has who serves there, but a service without a task is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! TOML text -> snapshot. Types and unknown keys are checked here, per object; meaning is checked by the Writer.
 
 use toml::{Table, Value};

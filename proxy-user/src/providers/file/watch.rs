@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Notices that the file has changed, also by an atomic rename over it.
 
 use std::{

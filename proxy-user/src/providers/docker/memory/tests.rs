@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A worker's engine, before and after a service has lost its last task.
 
 use serde_json::json;

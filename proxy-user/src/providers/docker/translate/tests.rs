@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fixtures in the shape that engine 20.10 answers with.
 
 use serde_json::json;

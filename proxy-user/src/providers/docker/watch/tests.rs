@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The watcher against an engine that a test plays on a unix socket.
 
 use std::{

@@ -1,3 +1,6 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The format of portico.toml, case by case: what is read and what each mistake is called.
+
 use super::*;
 
 #[test]
