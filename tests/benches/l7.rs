@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a request through the L7 proxy costs: `cargo bench -p portico-tests --bench l7`.
 //!
 //! One origin (nginx, a tiny answer), and before it portico, HAProxy and nginx with one worker thread each, all on
