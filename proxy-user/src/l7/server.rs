@@ -50,7 +50,7 @@ impl Proxy {
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
         let (keeper, kept) = state::open(&settings.state_dir);
         let snapshot = Arc::new(ArcSwap::default());
-        let mut table = Table::new(snapshot.clone(), settings.timeouts, settings.defaults.clone());
+        let mut table = Table::new(snapshot.clone(), settings.clone());
         table.replay(kept);
 
         let (data, listeners) = bind_data(&settings)?;

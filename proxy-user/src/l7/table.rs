@@ -9,10 +9,10 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
-use super::compile::{Upstream, Upstreams, compile};
+use super::compile::{Context, Upstream, Upstreams, compile};
 use super::params::{Params, Problem, read_service};
 use super::router::{CompiledService, Snapshot};
-use super::settings::{ServiceDefaults, Timeouts};
+use super::settings::{ServiceDefaults, Settings};
 use super::spec::ServiceSpec;
 
 /// All services. *Lifetime*: the process. *Limits*: none but memory; each costs a few KiB.
@@ -20,8 +20,7 @@ pub struct Table {
     services: BTreeMap<String, Entry>,
     upstreams: UpstreamSlots,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    timeouts: Timeouts,
-    defaults: ServiceDefaults,
+    settings: Settings,
 }
 
 struct Entry {
@@ -32,24 +31,23 @@ struct Entry {
 
 impl Table {
     /// An empty table that publishes to `snapshot`.
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, timeouts: Timeouts, defaults: ServiceDefaults) -> Self {
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, settings: Settings) -> Self {
         Table {
             services: BTreeMap::new(),
             upstreams: UpstreamSlots::default(),
             snapshot,
-            timeouts,
-            defaults,
+            settings,
         }
     }
 
     /// How parameters are read.
     pub fn defaults(&self) -> &ServiceDefaults {
-        &self.defaults
+        &self.settings.defaults
     }
 
     /// Adds or replaces a service.
     pub fn put(&mut self, params: Params, spec: ServiceSpec) -> Result<(), Problem> {
-        let compiled = Arc::new(compile(&spec, &self.timeouts, &mut self.upstreams)?);
+        let compiled = Arc::new(self.compile(&spec)?);
         self.services.insert(
             spec.service_name.clone(),
             Entry {
@@ -64,7 +62,7 @@ impl Table {
 
     /// Whether a service would compile; nothing changes.
     pub fn check(&mut self, spec: &ServiceSpec) -> Result<(), Problem> {
-        compile(spec, &self.timeouts, &mut self.upstreams).map(drop)
+        self.compile(spec).map(drop)
     }
 
     /// Removes a service; false when there is none.
@@ -79,11 +77,11 @@ impl Table {
     /// Takes over what was kept. Services that no longer compile are left out, with a log line each.
     pub fn replay(&mut self, kept: Vec<Params>) {
         for params in kept {
-            let (spec, problems) = read_service(&params, &self.defaults);
+            let (spec, problems) = read_service(&params, &self.settings.defaults);
             let name = spec.service_name.clone();
             let compiled = match problems.into_iter().next() {
                 Some(problem) => Err(problem),
-                None => compile(&spec, &self.timeouts, &mut self.upstreams),
+                None => self.compile(&spec),
             };
             match compiled {
                 Ok(compiled) => {
@@ -104,8 +102,12 @@ impl Table {
 
     /// Compiles everything again.
     pub fn recreate(&mut self) -> Result<(), Problem> {
+        let mut context = Context {
+            settings: &self.settings,
+            upstreams: &mut self.upstreams,
+        };
         for entry in self.services.values_mut() {
-            entry.compiled = Arc::new(compile(&entry.spec, &self.timeouts, &mut self.upstreams)?);
+            entry.compiled = Arc::new(compile(&entry.spec, &mut context)?);
         }
         self.publish();
         Ok(())
@@ -124,6 +126,14 @@ impl Table {
     /// The snapshot in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    fn compile(&mut self, spec: &ServiceSpec) -> Result<CompiledService, Problem> {
+        let mut context = Context {
+            settings: &self.settings,
+            upstreams: &mut self.upstreams,
+        };
+        compile(spec, &mut context)
     }
 
     fn publish(&self) {

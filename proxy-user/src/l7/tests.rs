@@ -106,7 +106,8 @@ impl Drop for Site {
     }
 }
 
-fn settings(state: &std::path::Path) -> Settings {
+/// Settings of a proxy on loopback with one free port.
+pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
     Settings {
         listen: LOCAL,
         ports: vec![0],

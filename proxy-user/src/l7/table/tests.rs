@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Order, precedence and what a bad update leaves alone, through the table as the API uses it.
 
+use std::path::Path;
+
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
-use crate::l7::domain::DomainAlgo;
 use crate::l7::router::{Route, Subject};
+use crate::l7::tests::settings;
 
 fn table() -> Table {
-    let defaults = ServiceDefaults {
-        separator: ",".into(),
-        domain_algo: DomainAlgo::Begins,
-        https_only: false,
-        instance_filter: None,
-    };
-    Table::new(Arc::default(), Timeouts::default(), defaults)
+    Table::new(Arc::default(), settings(Path::new("/nonexistent")))
 }
 
 fn put(table: &mut Table, query: &str) -> Result<(), Problem> {

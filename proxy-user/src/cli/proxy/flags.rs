@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Flags and environment of `portico proxy`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{boolean, seconds};
+use crate::l7::domain::DomainAlgo;
+use crate::l7::limits;
+
+/// The variables without PORTICO_ are docker-flow-proxy's.
+#[derive(clap::Args)]
+pub(super) struct Flags {
+    /// Address of the API
+    #[arg(long, env = "IP", default_value = "0.0.0.0")]
+    pub(super) ip: IpAddr,
+    /// Port of the API
+    #[arg(long, env = "PORT", default_value_t = 8080)]
+    pub(super) port: u16,
+    /// Address of the ports for requests
+    #[arg(long, env = "PORTICO_LISTEN", default_value = "0.0.0.0")]
+    pub(super) listen: IpAddr,
+    /// Ports for requests; `:ssl` means plain HTTP while there is no certificate
+    #[arg(long, env = "DEFAULT_PORTS", default_value = "80,443:ssl")]
+    pub(super) default_ports: String,
+    /// More ports for requests
+    #[arg(long, env = "BIND_PORTS", default_value = "")]
+    pub(super) bind_ports: String,
+    /// Worker threads; 0 takes one for each processor
+    #[arg(long, env = "PORTICO_WORKERS", default_value_t = 0)]
+    pub(super) workers: usize,
+    /// Directory in which services are kept
+    #[arg(long, env = "PORTICO_STATE", default_value = "/var/lib/portico")]
+    pub(super) state: PathBuf,
+    /// How long requests may finish after SIGTERM
+    #[arg(long, env = "PORTICO_DRAIN_SECONDS", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(super) drain_seconds: Duration,
+    /// Client connections at a time; fewer if the limit of open files is lower
+    #[arg(long, env = "PORTICO_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX)]
+    pub(super) connections_max: usize,
+    /// Name of the proxy's own Swarm service, for `distribute`
+    #[arg(long, env = "SERVICE_NAME", default_value = "proxy")]
+    pub(super) service_name: String,
+    /// Between items of a list in a parameter
+    #[arg(long, env = "SEPARATOR", default_value = ",")]
+    pub(super) separator: String,
+    /// How domains match: hdr_beg(host), hdr(host), hdr_dom(host) or hdr_end(host)
+    #[arg(long, env = "SERVICE_DOMAIN_ALGO", default_value = "hdr_beg(host)", value_parser = DomainAlgo::parse)]
+    pub(super) service_domain_algo: DomainAlgo,
+    /// Redirect every service to https
+    #[arg(long, env = "HTTPS_ONLY", num_args = 0..=1, default_value = "false", default_missing_value = "true", value_parser = boolean)]
+    pub(super) https_only: bool,
+    /// Take only services with our proxyInstanceName
+    #[arg(long, env = "FILTER_PROXY_INSTANCE_NAME", num_args = 0..=1, default_value = "false", default_missing_value = "true", value_parser = boolean)]
+    pub(super) filter_proxy_instance_name: bool,
+    /// Our proxyInstanceName
+    #[arg(long, env = "PROXY_INSTANCE_NAME", default_value = "docker-flow")]
+    pub(super) proxy_instance_name: String,
+    /// Resolving and connecting to a service
+    #[arg(long, env = "TIMEOUT_CONNECT", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(super) timeout_connect: Duration,
+    /// A client that sends nothing of a body, or takes nothing of an answer
+    #[arg(long, env = "TIMEOUT_CLIENT", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub(super) timeout_client: Duration,
+    /// A service that sends nothing
+    #[arg(long, env = "TIMEOUT_SERVER", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub(super) timeout_server: Duration,
+    /// An upgraded connection in which nothing moves
+    #[arg(long, env = "TIMEOUT_TUNNEL", value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    pub(super) timeout_tunnel: Duration,
+    /// From the first byte of a request to the end of its head
+    #[arg(long, env = "TIMEOUT_HTTP_REQUEST", value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(super) timeout_http_request: Duration,
+    /// Between requests on a connection
+    #[arg(long, env = "TIMEOUT_HTTP_KEEP_ALIVE", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    pub(super) timeout_http_keep_alive: Duration,
+    /// One line per request on standard output
+    #[arg(long, env = "DEBUG", num_args = 0..=1, default_value = "false", default_missing_value = "true", value_parser = boolean)]
+    pub(super) debug: bool,
+}

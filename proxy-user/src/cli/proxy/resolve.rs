@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From flags, environment and secrets to settings.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::flags::Flags;
+use super::values::seconds;
+use crate::cli::Exit;
+use crate::l7::settings::{ServiceDefaults, Settings, Timeouts, parse_ports};
+
+/// Checks everything once, and reads secrets.
+pub(super) fn settings(args: Flags, secrets: &Path, connections_possible: usize) -> Result<Settings, Exit> {
+    let secret = |name: &str| read_secret(secrets, name);
+    let ports = |name: &str, text: &str| {
+        let text = secret(name).unwrap_or_else(|| text.to_owned());
+        parse_ports(&text).map_err(|error| Exit::Usage(format!("{name}: {error}")))
+    };
+    let timeout = |name: &str, value: Duration| match secret(name) {
+        Some(text) => seconds(&text).map_err(|error| Exit::Usage(format!("secret {name}: {error}"))),
+        None => Ok(value),
+    };
+    let mut all_ports = ports("DEFAULT_PORTS", &args.default_ports)?;
+    for port in ports("BIND_PORTS", &args.bind_ports)? {
+        if port == 0 || !all_ports.contains(&port) {
+            all_ports.push(port);
+        }
+    }
+    let workers = match args.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    if args.connections_max > connections_possible {
+        tracing::info!(
+            connections_max = connections_possible,
+            "connections limited by the number of open files"
+        );
+    }
+    Ok(Settings {
+        listen: args.listen,
+        ports: all_ports,
+        api: SocketAddr::new(args.ip, args.port),
+        workers,
+        state_dir: args.state,
+        drain: args.drain_seconds,
+        access_log: args.debug,
+        connections_max: args.connections_max.min(connections_possible),
+        timeouts: Timeouts {
+            connect: timeout("TIMEOUT_CONNECT", args.timeout_connect)?,
+            client: timeout("TIMEOUT_CLIENT", args.timeout_client)?,
+            server: timeout("TIMEOUT_SERVER", args.timeout_server)?,
+            tunnel: timeout("TIMEOUT_TUNNEL", args.timeout_tunnel)?,
+            http_request: timeout("TIMEOUT_HTTP_REQUEST", args.timeout_http_request)?,
+            http_keep_alive: timeout("TIMEOUT_HTTP_KEEP_ALIVE", args.timeout_http_keep_alive)?,
+        },
+        defaults: ServiceDefaults {
+            separator: args.separator,
+            domain_algo: args.service_domain_algo,
+            https_only: args.https_only,
+            instance_filter: args
+                .filter_proxy_instance_name
+                .then_some(args.proxy_instance_name),
+        },
+        service_name: args.service_name,
+    })
+}
+
+/// A secret wins over the variable, as in the original.
+fn read_secret(dir: &Path, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(dir.join(format!("dfp_{}", name.to_ascii_lowercase()))).ok()?;
+    Some(text.trim_end_matches(['\r', '\n']).to_owned())
+}

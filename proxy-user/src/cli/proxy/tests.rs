@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Command lines and secrets, and the settings that they mean.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::flags::Flags;
+use super::resolve::settings;
+use super::*;
+use crate::l7::settings::Settings;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+fn read(line: &[&str], secrets: &Path) -> Result<Settings, Exit> {
+    let args = Line::try_parse_from([&["proxy"], line].concat())
+        .map_err(|e| Exit::Usage(e.to_string()))?
+        .flags;
+    settings(args, secrets, 100)
+}
+
+#[test]
+fn defaults_are_the_originals() {
+    let settings = read(&[], Path::new("/nonexistent")).unwrap();
+    assert_eq!(settings.ports, [80, 443]);
+    assert_eq!(settings.api.to_string(), "0.0.0.0:8080");
+    assert_eq!(settings.connections_max, 100);
+    assert_eq!(settings.timeouts.server, Duration::from_secs(20));
+}
+
+#[test]
+fn a_secret_wins_over_the_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("dfp_timeout_server"), "7\n").unwrap();
+    std::fs::write(dir.path().join("dfp_bind_ports"), "81,443\n").unwrap();
+    let settings = read(&["--timeout-server", "9"], dir.path()).unwrap();
+    assert_eq!(settings.timeouts.server, Duration::from_secs(7));
+    assert_eq!(settings.ports, [80, 443, 81]);
+}
+
+#[test]
+fn wrong_values_are_wrong_usage() {
+    for line in [
+        ["--default-ports", "http"],
+        ["--timeout-client", "soon"],
+        ["--service-domain-algo", "x"],
+        ["--debug", "maybe"],
+    ] {
+        assert!(
+            matches!(read(&line, Path::new("/nonexistent")), Err(Exit::Usage(_))),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn what_protects_is_not_ignored() {
+    let error = unsupported::refuse(&|name| (name == "USERS").then(|| "a:b".into())).unwrap_err();
+    assert!(error.to_string().contains("USERS") && !error.to_string().contains("a:b"));
+    assert!(unsupported::refuse(&|_| None).is_ok());
+}
+
+#[test]
+fn an_address_in_use_is_what_the_machine_lacks() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let settings = read(
+        &[
+            "--listen",
+            "127.0.0.1",
+            "--ip",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--default-ports",
+            &port,
+            "--state",
+            "/proc/no",
+        ],
+        Path::new("/nonexistent"),
+    );
+    let error = Proxy::start(settings.unwrap()).err().map(explain).unwrap();
+    assert_eq!(error.code(), 3);
+    assert!(error.to_string().contains(&port), "{error}");
+}

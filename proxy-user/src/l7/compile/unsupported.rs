@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What would change behaviour and is not built is refused by name instead of ignored.
+
+use crate::l7::params::Problem;
+use crate::l7::spec::ServiceSpec;
+
+/// The first parameter that cannot be honoured.
+pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
+    let given = [
+        ("backendExtra", !spec.backend_extra.is_empty()),
+        ("compressionAlgo", !spec.compression_algo.is_empty()),
+        ("discoveryType", spec.discovery_type == "DNS"),
+        ("serviceCert", !spec.service_cert.is_empty()),
+        ("sessionType", !spec.session_type.is_empty()),
+        ("templateBePath", !spec.template_be_path.is_empty()),
+        ("templateFePath", !spec.template_fe_path.is_empty()),
+        ("users", !spec.users.is_empty()),
+    ];
+    let of_destinations = spec.service_dest.iter().flat_map(|dest| {
+        [
+            ("reqMode", dest.req_mode != "http"),
+            ("sslVerifyNone", dest.ssl_verify_none),
+            ("verifyClientSsl", dest.verify_client_ssl),
+        ]
+    });
+    match given
+        .into_iter()
+        .chain(of_destinations)
+        .find(|(_, is_given)| *is_given)
+    {
+        Some((name, _)) => Err(Problem::new(name, "is not supported yet")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What concerns the whole service.
+
+use super::REDACTED;
+use super::reader::Reader;
+use crate::l7::spec::{ServiceSpec, User};
+
+impl Reader<'_> {
+    pub(super) fn service(&mut self) -> ServiceSpec {
+        let replicas = self.scalar("replicas");
+        let mut spec = ServiceSpec {
+            service_name: self.text("serviceName"),
+            acl_name: self.text("aclName"),
+            add_req_header: self.list_or_alias("addReqHeader", "addHeader"),
+            set_req_header: self.list_or_alias("setReqHeader", "setHeader"),
+            del_req_header: self.list("delReqHeader"),
+            add_res_header: self.list("addResHeader"),
+            set_res_header: self.list("setResHeader"),
+            del_res_header: self.list("delResHeader"),
+            backend_extra: self.text("backendExtra"),
+            check_resolvers: self.flag("checkResolvers"),
+            compression_algo: self.text("compressionAlgo"),
+            compression_type: self.text("compressionType"),
+            connection_mode: self.text("connectionMode"),
+            discovery_type: self.text("discoveryType"),
+            distribute: self.flag("distribute"),
+            is_default_backend: self.flag("isDefaultBackend"),
+            proxy_instance_name: self.text("proxyInstanceName"),
+            redirect_when_http_proto: self.flag("redirectWhenHttpProto"),
+            redirect_unless_https_proto: self.flag("redirectUnlessHttpsProto"),
+            // Absent means a global service; what is not a number means none, as in the original.
+            is_global: replicas.is_none(),
+            replicas: replicas.map_or(0, |text| text.parse().unwrap_or(0)),
+            req_path_search: self.text("reqPathSearch"),
+            req_path_replace: self.text("reqPathReplace"),
+            service_cert: self
+                .scalar("serviceCert")
+                .map(|_| REDACTED.to_owned())
+                .unwrap_or_default(),
+            service_domain_algo: self.domain_algo(),
+            session_type: self.text("sessionType"),
+            template_be_path: self.text("templateBePath"),
+            template_fe_path: self.text("templateFePath"),
+            users: self.users(),
+            ..ServiceSpec::default()
+        };
+        spec.service_dest = self.destinations();
+        spec
+    }
+
+    fn domain_algo(&self) -> String {
+        match self.scalar("serviceDomainAlgo") {
+            Some(algo) => algo.into(),
+            None if self.flag("serviceDomainMatchAll") => "hdr_dom(host)".into(),
+            None => self.defaults.domain_algo.name().into(),
+        }
+    }
+
+    /// Names only: a password must not be able to reach an answer or a log.
+    fn users(&self) -> Vec<User> {
+        let listed = self.scalar("users").unwrap_or_default();
+        let secret = self.scalar("usersSecret").map(|name| format!("(secret {name})"));
+        let pass_encrypted = self.flag("usersPassEncrypted");
+        let mut names: Vec<String> = (listed
+            .split([',', '\n'])
+            .map(|user| user.split(':').next().unwrap_or_default().trim().to_owned()))
+        .filter(|name| !name.is_empty())
+        .chain(secret)
+        .collect();
+        // Whoever asks for users wants a closed door, even if none of them can be used.
+        if names.is_empty() && !listed.is_empty() {
+            names.push("(none)".into());
+        }
+        names
+            .into_iter()
+            .map(|username| User {
+                username,
+                password: REDACTED.into(),
+                pass_encrypted,
+            })
+            .collect()
+    }
+}
