@@ -13,11 +13,14 @@ pub mod limits;
 pub mod settings;
 
 pub mod params;
+pub mod secret;
 pub mod spec;
 
+pub mod auth;
 pub mod compile;
 pub mod domain;
 pub mod headers;
+pub mod prefixes;
 pub mod rewrite;
 pub mod router;
 

@@ -8,10 +8,13 @@ use super::Exit;
 use crate::l7::limits;
 use crate::l7::server::{Proxy, StartError};
 
+mod environment;
 mod flags;
 mod resolve;
 mod unsupported;
 mod values;
+
+use environment::Sources;
 
 /// Where Docker puts secrets.
 const SECRETS: &str = "/run/secrets";
@@ -27,8 +30,12 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: Args) -> Result<(), Exit> {
     log_to_stderr();
-    unsupported::refuse(&|name| std::env::var(name).ok())?;
-    let settings = resolve::settings(*args.flags, Path::new(SECRETS), limits::connections_possible())?;
+    let sources = Sources {
+        secrets: Path::new(SECRETS),
+        variable: &|name| std::env::var(name).ok(),
+    };
+    unsupported::refuse(sources.variable)?;
+    let settings = resolve::settings(*args.flags, &sources, limits::connections_possible())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::Failed(format!("cannot make a runtime: {error}")))?;
     runtime.block_on(async {

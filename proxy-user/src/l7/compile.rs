@@ -11,6 +11,9 @@ mod values;
 
 pub use policy::Policy;
 
+use std::sync::Arc;
+
+use super::auth::Credentials;
 use super::domain::DomainAlgo;
 use super::headers::HeaderEdits;
 use super::params::Problem;
@@ -35,7 +38,7 @@ pub struct Upstream {
 /// Hands out the upstream of a host and port.
 pub trait Upstreams {
     /// The one that is in use, or a new one.
-    fn intern(&mut self, host: &str, port: u16) -> std::sync::Arc<Upstream>;
+    fn intern(&mut self, host: &str, port: u16) -> Arc<Upstream>;
 }
 
 /// What a service is compiled with, besides its parameters.
@@ -51,7 +54,7 @@ pub fn compile(spec: &ServiceSpec, context: &mut Context<'_>) -> Result<Compiled
     unsupported::refuse(spec)?;
     let algo = DomainAlgo::parse(&spec.service_domain_algo)
         .map_err(|text| Problem::new("serviceDomainAlgo", text))?;
-    let shared = Shared::new(spec, algo)?;
+    let shared = Shared::new(spec, algo, context.settings)?;
     let mut service = CompiledService {
         name: spec.service_name.as_str().into(),
         sort: SortKey::new(
@@ -87,10 +90,12 @@ struct Shared<'a> {
     request_headers: HeaderEdits,
     response_headers: HeaderEdits,
     keep_alive: bool,
+    /// The service's users, then everybody's.
+    auth: Vec<Arc<Credentials>>,
 }
 
 impl<'a> Shared<'a> {
-    fn new(spec: &'a ServiceSpec, algo: DomainAlgo) -> Result<Self, Problem> {
+    fn new(spec: &'a ServiceSpec, algo: DomainAlgo, settings: &Settings) -> Result<Self, Problem> {
         const REQUEST: [&str; 3] = ["addReqHeader", "setReqHeader", "delReqHeader"];
         const RESPONSE: [&str; 3] = ["addResHeader", "setResHeader", "delResHeader"];
         let request_headers =
@@ -109,7 +114,15 @@ impl<'a> Shared<'a> {
                 ));
             }
         };
+        let mut auth = Vec::new();
+        if !spec.users.is_empty() {
+            let realm = format!("{}Realm", spec.service_name);
+            let users = Credentials::new(&realm, &spec.users).map_err(|text| Problem::new("users", text))?;
+            auth.push(Arc::new(users));
+        }
+        auth.extend(settings.credentials.clone());
         Ok(Shared {
+            auth,
             spec,
             algo,
             request_headers,

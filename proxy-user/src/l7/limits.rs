@@ -80,6 +80,29 @@ pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a compiled regular expression: bounds what one reconfigure can cost.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 
+/// Passwords that one worker has hashed at a time, each on a thread beside it. One SHA-512 hash of 5 000 rounds takes
+/// some 3 ms, so guessers get 300 tries a second and worker, and never the worker's own time.
+pub const AUTH_HASHES_PER_WORKER: usize = 1;
+
+/// How long a login waits for its turn to be hashed: 1 000 guesses before it.
+pub const AUTH_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Logins that one worker remembers, 32 bytes each; when there are more it forgets them all and hashes again.
+pub const AUTH_VERIFIED_MAX: usize = 4096;
+
+/// Bytes of a password, as in libxcrypt: a hash costs time in proportion to it.
+pub const AUTH_PASSWORD_BYTES_MAX: usize = 512;
+
+/// Rounds of a SHA hash: 100 times the usual 5 000, which is a third of a second.
+pub const AUTH_ROUNDS_MAX: u32 = 500_000;
+
+/// Cost of a bcrypt hash: 2^12 rounds take about a third of a second.
+pub const AUTH_BCRYPT_COST_MAX: u32 = 12;
+
+/// Prefixes in one list of addresses: 32 bytes each, 128 KiB for a list that a parameter can hold. A longer list
+/// belongs into a firewall.
+pub const PREFIXES_MAX: usize = 4096;
+
 /// Bytes of a body that the API reads.
 pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
 

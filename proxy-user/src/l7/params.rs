@@ -12,9 +12,6 @@ mod service;
 
 pub use reader::read_service;
 
-/// What stands in answers for a password or a key.
-pub const REDACTED: &str = "(redacted)";
-
 /// A decoded query, in the order of the URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params(pub Vec<(String, String)>);

@@ -63,6 +63,10 @@ refusals! {
     MethodDenied = "method_denied", FORBIDDEN, "The method is not allowed here.";
     /// denyHttp.
     HttpDenied = "http_denied", FORBIDDEN, "Plain HTTP is not allowed here.";
+    /// No login, or a wrong one.
+    Unauthorized = "unauthorized", UNAUTHORIZED, "You need a valid user and password to access this content.";
+    /// Too many logins are waiting to be checked.
+    AuthBusy = "auth_busy", SERVICE_UNAVAILABLE, "Too many logins are being checked.";
     /// The upstream's name has no address.
     UpstreamUnresolved = "upstream_unresolved", SERVICE_UNAVAILABLE, "The service has no address.";
     /// Connection refused or unreachable.

@@ -24,6 +24,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
+use super::auth::Denied;
 use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, ToUpstream};
 use super::compile::{Policy, Upstream};
 use super::conn::ConnState;
@@ -98,11 +99,12 @@ pub async fn handle(
             note(&mut end, parts.status);
             Response::from_parts(parts, Outgoing::full(Bytes::new(), end))
         }
-        Err(refusal) => {
-            client.worker.counters.refused(refusal);
-            note(&mut end, refusal.status());
-            refuse(refusal, end)
+        Ok(Answer::Challenge(challenge)) => {
+            let mut response = refuse(&client, Refusal::Unauthorized, end);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
         }
+        Err(refusal) => refuse(&client, refusal, end),
     };
     client.worker.counters.responded(response.status());
     Ok(response)
@@ -113,6 +115,8 @@ enum Answer {
     Upstream(hyper::http::response::Parts, Incoming, Lease, Duration),
     /// A redirect or the answer to an upgrade: no body.
     Own(hyper::http::response::Parts),
+    /// 401 with this challenge.
+    Challenge(HeaderValue),
 }
 
 async fn forward(
@@ -139,6 +143,11 @@ async fn forward(
     }
     if let Some(redirect) = apply_policy(&rule.policy, &host, &mut request)? {
         return Ok(redirect);
+    }
+    match worker.guard.check(&rule.policy.auth, request.headers_mut()).await {
+        Ok(()) => {}
+        Err(Denied::Challenge(challenge)) => return Ok(Answer::Challenge(challenge)),
+        Err(Denied::Refused(refusal)) => return Err(refusal),
     }
     let upgrade = take_upgrade(&mut request);
     let (parts, body) = request.into_parts();
@@ -577,7 +586,9 @@ fn switch_protocols(
     Ok(Answer::Own(parts))
 }
 
-fn refuse(refusal: Refusal, end: RequestEnd) -> Response<Outgoing> {
+fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Outgoing> {
+    client.worker.counters.refused(refusal);
+    note(&mut end, refusal.status());
     let mut response = Response::new(Outgoing::full(Bytes::from(refusal.page()), end));
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();

@@ -3,9 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::auth::Credentials;
 use super::domain::DomainAlgo;
+use super::spec::User;
 
 mod ports;
 mod timeouts;
@@ -36,6 +39,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What the parameters of a service are read with.
     pub defaults: ServiceDefaults,
+    /// USERS, ready to compare with.
+    pub credentials: Option<Arc<Credentials>>,
     /// The proxy's own service name, for `tasks.<name>`.
     pub service_name: String,
 }
@@ -51,4 +56,8 @@ pub struct ServiceDefaults {
     pub https_only: bool,
     /// With FILTER_PROXY_INSTANCE_NAME: the name that a service must carry.
     pub instance_filter: Option<String>,
+    /// Where Docker puts secrets.
+    pub secrets: PathBuf,
+    /// USERS: who may use every service.
+    pub users: Vec<User>,
 }

@@ -16,6 +16,7 @@ use super::settings::{ServiceDefaults, Settings, Timeouts};
 
 mod forwarding;
 mod lifecycle;
+mod policies;
 mod refusals;
 mod shares;
 
@@ -123,7 +124,10 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
             domain_algo: DomainAlgo::Begins,
             https_only: false,
             instance_filter: None,
+            secrets: state.join("secrets"),
+            users: Vec::new(),
         },
+        credentials: None,
         service_name: "proxy".into(),
     }
 }

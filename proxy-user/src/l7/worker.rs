@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
+use super::auth::Guard;
 use super::compile::Upstream;
 use super::metrics::Counters;
 use super::pool::{Pool, jittered};
@@ -46,6 +47,8 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// Its own.
     pub resolver: Resolver,
+    /// Its own.
+    pub guard: Guard,
     /// Wakes every connection when the process is to end.
     pub drain: Notify,
     /// The process is to end.
@@ -142,6 +145,7 @@ pub async fn run(
         rules: RefCell::new(Rc::new(Rules(shared.snapshot.load_full()))),
         counters,
         resolver: Resolver::from_system(),
+        guard: Guard::default(),
         drain: Notify::new(),
         draining: Cell::new(false),
         pools: RefCell::default(),

@@ -2,22 +2,28 @@
 //! From flags, environment and secrets to settings.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::environment::Sources;
 use super::flags::Flags;
 use super::values::seconds;
 use crate::cli::Exit;
+use crate::l7::auth::{Credentials, users};
 use crate::l7::settings::{ServiceDefaults, Settings, Timeouts, parse_ports};
+use crate::l7::spec::User;
 
 /// Checks everything once, and reads secrets.
-pub(super) fn settings(args: Flags, secrets: &Path, connections_possible: usize) -> Result<Settings, Exit> {
-    let secret = |name: &str| read_secret(secrets, name);
+pub(super) fn settings(
+    args: Flags,
+    sources: &Sources<'_>,
+    connections_possible: usize,
+) -> Result<Settings, Exit> {
     let ports = |name: &str, text: &str| {
-        let text = secret(name).unwrap_or_else(|| text.to_owned());
+        let text = sources.secret(name)?.unwrap_or_else(|| text.to_owned());
         parse_ports(&text).map_err(|error| Exit::Usage(format!("{name}: {error}")))
     };
-    let timeout = |name: &str, value: Duration| match secret(name) {
+    let timeout = |name: &str, value: Duration| match sources.secret(name)? {
         Some(text) => seconds(&text).map_err(|error| Exit::Usage(format!("secret {name}: {error}"))),
         None => Ok(value),
     };
@@ -37,6 +43,7 @@ pub(super) fn settings(args: Flags, secrets: &Path, connections_possible: usize)
             "connections limited by the number of open files"
         );
     }
+    let users = global_users(sources)?;
     Ok(Settings {
         listen: args.listen,
         ports: all_ports,
@@ -61,13 +68,31 @@ pub(super) fn settings(args: Flags, secrets: &Path, connections_possible: usize)
             instance_filter: args
                 .filter_proxy_instance_name
                 .then_some(args.proxy_instance_name),
+            secrets: sources.secrets.to_owned(),
+            users: users.clone(),
         },
+        credentials: credentials(&users)?,
         service_name: args.service_name,
     })
 }
 
-/// A secret wins over the variable, as in the original.
-fn read_secret(dir: &Path, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(dir.join(format!("dfp_{}", name.to_ascii_lowercase()))).ok()?;
-    Some(text.trim_end_matches(['\r', '\n']).to_owned())
+/// USERS: who may use every service that does not say ignoreAuthorization.
+fn global_users(sources: &Sources<'_>) -> Result<Vec<User>, Exit> {
+    let encrypted = sources.flag("USERS_PASS_ENCRYPTED")?;
+    let Some(text) = sources.text("USERS")? else {
+        return Ok(Vec::new());
+    };
+    match users::complete(&text, encrypted) {
+        users if users.is_empty() => Err(Exit::Usage("USERS: has no `name:password` in it".into())),
+        users => Ok(users),
+    }
+}
+
+fn credentials(users: &[User]) -> Result<Option<Arc<Credentials>>, Exit> {
+    match users {
+        [] => Ok(None),
+        users => Credentials::new("defaultRealm", users)
+            .map(|list| Some(Arc::new(list)))
+            .map_err(|error| Exit::Usage(format!("USERS: {error}"))),
+    }
 }

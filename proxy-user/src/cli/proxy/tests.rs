@@ -20,7 +20,11 @@ fn read(line: &[&str], secrets: &Path) -> Result<Settings, Exit> {
     let args = Line::try_parse_from([&["proxy"], line].concat())
         .map_err(|e| Exit::Usage(e.to_string()))?
         .flags;
-    settings(args, secrets, 100)
+    let sources = Sources {
+        secrets,
+        variable: &|_| None,
+    };
+    settings(args, &sources, 100)
 }
 
 #[test]
@@ -59,8 +63,8 @@ fn wrong_values_are_wrong_usage() {
 
 #[test]
 fn what_protects_is_not_ignored() {
-    let error = unsupported::refuse(&|name| (name == "USERS").then(|| "a:b".into())).unwrap_err();
-    assert!(error.to_string().contains("USERS") && !error.to_string().contains("a:b"));
+    let error = unsupported::refuse(&|name| (name == "EXTRA_GLOBAL").then(|| "x".into())).unwrap_err();
+    assert!(error.to_string().contains("EXTRA_GLOBAL"));
     assert!(unsupported::refuse(&|_| None).is_ok());
 }
 
@@ -86,4 +90,38 @@ fn an_address_in_use_is_what_the_machine_lacks() {
     let error = Proxy::start(settings.unwrap()).err().map(explain).unwrap();
     assert_eq!(error.code(), 3);
     assert!(error.to_string().contains(&port), "{error}");
+}
+
+#[test]
+fn users_come_from_the_environment_or_a_secret_and_are_never_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |text: &'static str| {
+        let flags = Line::try_parse_from(["proxy"]).unwrap().flags;
+        let sources = Sources {
+            secrets: dir.path(),
+            variable: &|name| (name == "USERS").then(|| text.into()),
+        };
+        settings(flags, &sources, 100)
+    };
+    let known = read("admin:hunter2, two:x").unwrap();
+    let names: Vec<&str> = known
+        .defaults
+        .users
+        .iter()
+        .map(|user| user.username.as_str())
+        .collect();
+    assert_eq!(names, ["admin", "two"]);
+    assert!(known.credentials.is_some());
+    assert!(!format!("{known:?}").contains("hunter2"));
+    assert!(read("").unwrap().credentials.is_none());
+    // What was meant to protect and does not is an error.
+    assert!(read("admin").is_err_and(|error| error.to_string().contains("USERS")));
+    std::fs::write(dir.path().join("dfp_users"), "secret:hunter3\n").unwrap();
+    assert_eq!(
+        read("admin:hunter2").unwrap().defaults.users[0].username,
+        "secret"
+    );
+    std::fs::write(dir.path().join("dfp_users_pass_encrypted"), "true").unwrap();
+    let error = read("").err().unwrap().to_string();
+    assert!(error.contains("secret") && !error.contains("hunter3"), "{error}");
 }

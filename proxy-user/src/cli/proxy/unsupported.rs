@@ -6,13 +6,7 @@ use crate::cli::Exit;
 /// Variables that protect something must not be ignored; those that only tune something are named in the log.
 pub(super) fn refuse(get: &dyn Fn(&str) -> Option<String>) -> Result<(), Exit> {
     let is_set = |name: &&&str| get(name).is_some_and(|value| !value.is_empty());
-    const REFUSED: [&str; 5] = [
-        "USERS",
-        "CA_FILE",
-        "CRT_LIST_PATH",
-        "EXTRA_FRONTEND",
-        "EXTRA_GLOBAL",
-    ];
+    const REFUSED: [&str; 4] = ["CA_FILE", "CRT_LIST_PATH", "EXTRA_FRONTEND", "EXTRA_GLOBAL"];
     if let Some(name) = REFUSED.iter().find(is_set) {
         return Err(Exit::Usage(format!(
             "{name} is not supported yet, and the proxy would behave otherwise without it"

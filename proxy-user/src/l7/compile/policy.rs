@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is done with a request that a rule took.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::values::{redirect_status, seconds};
 use super::{Context, Shared};
+use crate::l7::auth::Credentials;
 use crate::l7::headers::HeaderEdits;
 use crate::l7::params::Problem;
 use crate::l7::rewrite::Rewrite;
@@ -21,6 +23,8 @@ pub struct Policy {
     pub allowed_methods: Vec<Box<str>>,
     /// 403 for these methods.
     pub denied_methods: Vec<Box<str>>,
+    /// Lists of users, all of which must know the client.
+    pub auth: Vec<Arc<Credentials>>,
     /// In order.
     pub rewrites: Vec<Rewrite>,
     /// Edits of the request.
@@ -59,6 +63,10 @@ impl Shared<'_> {
             deny_http: dest.deny_http && is_plain,
             allowed_methods: methods(&dest.allowed_methods),
             denied_methods: methods(&dest.denied_methods),
+            auth: match dest.ignore_authorization {
+                true => Vec::new(),
+                false => self.auth.clone(),
+            },
             rewrites,
             request_headers: self.request_headers.clone(),
             response_headers: self.response_headers.clone(),

@@ -14,7 +14,6 @@ pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
         ("sessionType", !spec.session_type.is_empty()),
         ("templateBePath", !spec.template_be_path.is_empty()),
         ("templateFePath", !spec.template_fe_path.is_empty()),
-        ("users", !spec.users.is_empty()),
     ];
     let of_destinations = spec.service_dest.iter().flat_map(|dest| {
         [

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What concerns the whole service.
 
-use super::REDACTED;
 use super::reader::Reader;
+use crate::l7::auth::users::{Wanted, resolve};
+use crate::l7::secret::REDACTED;
 use crate::l7::spec::{ServiceSpec, User};
 
 impl Reader<'_> {
@@ -56,28 +57,18 @@ impl Reader<'_> {
         }
     }
 
-    /// Names only: a password must not be able to reach an answer or a log.
-    fn users(&self) -> Vec<User> {
-        let listed = self.scalar("users").unwrap_or_default();
-        let secret = self.scalar("usersSecret").map(|name| format!("(secret {name})"));
-        let pass_encrypted = self.flag("usersPassEncrypted");
-        let mut names: Vec<String> = (listed
-            .split([',', '\n'])
-            .map(|user| user.split(':').next().unwrap_or_default().trim().to_owned()))
-        .filter(|name| !name.is_empty())
-        .chain(secret)
-        .collect();
-        // Whoever asks for users wants a closed door, even if none of them can be used.
-        if names.is_empty() && !listed.is_empty() {
-            names.push("(none)".into());
+    fn users(&mut self) -> Vec<User> {
+        let wanted = Wanted {
+            listed: self.scalar("users").unwrap_or_default(),
+            secret: self.scalar("usersSecret"),
+            encrypted: self.flag("usersPassEncrypted"),
+        };
+        match resolve(&wanted, self.defaults) {
+            Ok(users) => users,
+            Err(problem) => {
+                self.problems.push(problem);
+                Vec::new()
+            }
         }
-        names
-            .into_iter()
-            .map(|username| User {
-                username,
-                password: REDACTED.into(),
-                pass_encrypted,
-            })
-            .collect()
     }
 }

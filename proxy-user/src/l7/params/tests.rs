@@ -160,7 +160,7 @@ fn a_form_sets_scalars_that_the_query_does_not() {
 
 #[test]
 fn users_that_cannot_be_used_still_close_the_door() {
-    for (text, count) in [("a:b", 1), ("a:b,c", 2), (":b", 1), (",", 1), ("", 0)] {
+    for (text, count) in [("a:b", 1), ("a:b,c", 1), ("c", 1), (":b", 1), (",", 1), ("", 0)] {
         assert_eq!(read(&format!("port=1&users={text}")).users.len(), count, "{text}");
     }
 }

@@ -4,6 +4,7 @@
 use serde::{Serialize, Serializer};
 
 use super::DestSpec;
+use crate::l7::secret::Secret;
 
 /// A service. *Who writes it*: [`super::params`]. *Lifetime*: until it is replaced or removed.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -79,14 +80,38 @@ impl ServiceSpec {
     }
 }
 
-/// A user of a service, without the password.
+/// A user of a service.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[expect(missing_docs, reason = "shape of the original")]
 pub struct User {
     pub username: String,
-    pub password: String,
+    pub password: Secret,
     pub pass_encrypted: bool,
+    /// No password fits.
+    #[serde(skip)]
+    pub is_nobody: bool,
+}
+
+impl User {
+    /// A user with a password, or its hash.
+    pub fn new(username: &str, password: &str, pass_encrypted: bool) -> Self {
+        User {
+            username: username.into(),
+            password: Secret::new(password),
+            pass_encrypted,
+            is_nobody: false,
+        }
+    }
+
+    /// A user that nobody can be.
+    pub fn nobody(username: &str) -> Self {
+        User {
+            username: username.into(),
+            is_nobody: true,
+            ..User::default()
+        }
+    }
 }
 
 fn null_when_empty<T: Serialize, S: Serializer>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {

@@ -20,9 +20,9 @@ fn status_codes_and_their_order_are_the_originals() {
             "port: `x`",
         ),
         (
-            "/reconfigure?serviceName=a&servicePath=/&port=1&users=a:hunter2",
+            "/reconfigure?serviceName=a&servicePath=/&port=1&users=a:hunter2&backendExtra=x",
             400,
-            "users: is not supported yet",
+            "backendExtra: is not supported yet",
         ),
         (
             "/reconfigure?serviceName=a&servicePath=/&port=1",

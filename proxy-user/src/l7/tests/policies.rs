@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a service asks of its clients, end to end.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+use crate::l7::auth::Credentials;
+use crate::l7::spec::User;
+
+impl Site {
+    /// Status of a GET with a login, and what the origin saw.
+    fn login(&self, path: &str, login: &str) -> Reply {
+        let mut wire = self.connect();
+        let login = STANDARD.encode(login);
+        wire.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {login}\r\n\r\n"
+        ));
+        wire.reply()
+    }
+}
+
+/// `+`, `&` and others as they stand in a URL.
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+#[test]
+fn a_service_with_users_is_closed_to_others() {
+    let mut site = Site::start();
+    let port = echo_origin().port();
+    let hash = pwhash::sha512_crypt::hash("s3cret+&").unwrap();
+    for (name, users) in [
+        ("plain", "u:s3cret%2B%26".to_owned()),
+        ("crypt", format!("u:{}&usersPassEncrypted=true", encoded(&hash))),
+    ] {
+        let query = format!(
+            "serviceName={name}&servicePath=/{name}&outboundHostname=127.0.0.1&port={port}&users={users}"
+        );
+        let reply = site.reconfigure(&query);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(
+            reply.text().contains(r#""Username":"u","Password":"(redacted)""#),
+            "{}",
+            reply.text()
+        );
+    }
+    let check = |site: &Site| {
+        for name in ["plain", "crypt"] {
+            let path = format!("/{name}");
+            let denied = site.get(&path);
+            assert_eq!(denied.status, 401);
+            assert_eq!(
+                denied.field("www-authenticate"),
+                Some(&*format!("Basic realm=\"{name}Realm\""))
+            );
+            assert_eq!(site.login(&path, "u:wrong").status, 401);
+            let granted = site.login(&path, "u:s3cret+&");
+            assert_eq!(granted.status, 200);
+            assert_eq!(field(&granted.text(), "authorization"), None);
+        }
+    };
+    check(&site);
+    assert_eq!(site.refused("unauthorized"), 4);
+    for target in [
+        "/v1/docker-flow-proxy/config?type=json",
+        "/v1/docker-flow-proxy/config",
+        "/metrics",
+    ] {
+        let text = site.api(target).text();
+        assert!(
+            !text.contains("s3cret") && !text.contains(&hash),
+            "{target}: {text}"
+        );
+    }
+    // The state holds passwords, and only its owner may read it.
+    use std::os::unix::fs::PermissionsExt;
+    site.stop();
+    for entry in std::fs::read_dir(site.state.path()).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
+    site.proxy = Some(Proxy::start(settings(site.state.path())).unwrap());
+    check(&site);
+}
+
+#[test]
+fn users_of_the_proxy_and_of_the_service_both_count() {
+    let users = vec![User::new("g", "global", false), User::new("both", "x", false)];
+    let site = Site::with(|settings| {
+        settings.credentials = Some(Arc::new(Credentials::new("defaultRealm", &users).unwrap()));
+        settings.defaults.users = users;
+    });
+    let port = echo_origin().port();
+    for (name, more) in [
+        ("global", ""),
+        ("own", "&users=own:x,both:x"),
+        ("named", "&users=g"),
+        ("open", "&users=own:x&ignoreAuthorization=true"),
+        ("none", "&usersSecret=missing"),
+    ] {
+        let query =
+            format!("serviceName={name}&servicePath=/{name}&outboundHostname=127.0.0.1&port={port}{more}");
+        assert_eq!(site.reconfigure(&query).status, 200);
+    }
+    for (path, login, want) in [
+        ("/global", "g:global", 200),
+        ("/global", "own:x", 401),
+        ("/own", "own:x", 401),
+        ("/own", "g:global", 401),
+        ("/own", "both:x", 200),
+        ("/named", "g:global", 200),
+        ("/named", "both:x", 401),
+        ("/none", "g:global", 401),
+    ] {
+        assert_eq!(site.login(path, login).status, want, "{path} {login}");
+    }
+    assert_eq!(
+        site.get("/global").field("www-authenticate"),
+        Some("Basic realm=\"defaultRealm\"")
+    );
+    // Nobody asked, so the field is the service's own business.
+    let open = site.login("/open", "any:thing");
+    assert_eq!(
+        (open.status, field(&open.text(), "authorization").is_some()),
+        (200, true)
+    );
+}
+
+#[test]
+fn a_hash_that_cannot_be_used_leaves_the_last_good_version() {
+    let site = Site::start();
+    let port = echo_origin().port();
+    let query = format!("serviceName=a&servicePath=/&outboundHostname=127.0.0.1&port={port}&users=u:p");
+    assert_eq!(site.reconfigure(&query).status, 200);
+    for (more, name) in [("Encrypted=true", "users"), ("&usersSecret=a/b", "usersSecret")] {
+        let more = if name == "users" {
+            format!("&usersPass{more}")
+        } else {
+            more.to_owned()
+        };
+        let reply = site.reconfigure(&format!("{query}{more}"));
+        assert_eq!(reply.status, 400);
+        assert!(
+            reply.text().contains(&format!("\"Message\":\"{name}: ")),
+            "{}",
+            reply.text()
+        );
+    }
+    assert_eq!(site.login("/", "u:p").status, 200);
+}
