@@ -54,6 +54,22 @@ impl PrefixSet {
     }
 }
 
+/// An allow list and a deny list.
+#[derive(Clone, Debug, Default)]
+pub struct AddressPolicy {
+    /// When there are any: only these.
+    pub allow: PrefixSet,
+    /// Never these, even if they are allowed.
+    pub deny: PrefixSet,
+}
+
+impl AddressPolicy {
+    /// Whether a client with this address may pass.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        (self.allow.is_empty() || self.allow.contains(address)) && !self.deny.contains(address)
+    }
+}
+
 fn number(address: IpAddr) -> u128 {
     let v6 = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -125,6 +141,25 @@ mod tests {
             &["11.0.0.0"],
         );
         assert!(!PrefixSet::default().contains("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_denied_address_is_out_and_an_allow_list_is_exclusive() {
+        let set = |text: &str| PrefixSet::parse(text.split_whitespace()).unwrap();
+        for (allow, deny, want) in [
+            ("", "", [true, true, true]),
+            ("10.0.0.0/8", "", [true, true, false]),
+            ("", "10.1.0.0/16", [true, false, true]),
+            ("10.0.0.0/8", "10.1.0.0/16", [true, false, false]),
+            ("10.1.0.0/16", "10.0.0.0/8", [false, false, false]),
+        ] {
+            let policy = AddressPolicy {
+                allow: set(allow),
+                deny: set(deny),
+            };
+            let got = ["10.0.0.1", "10.1.0.1", "2001:db8::1"].map(|ip| policy.admits(ip.parse().unwrap()));
+            assert_eq!(got, want, "allow {allow} deny {deny}");
+        }
     }
 
     #[test]

@@ -59,6 +59,10 @@ refusals! {
     BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "The request body did not arrive in time.";
     /// No rule and no default backend.
     NoRoute = "no_route", SERVICE_UNAVAILABLE, "No server is available to handle this request.";
+    /// The address is not admitted to this service (allowIp, denyIp).
+    AddressDenied = "address_denied", FORBIDDEN, "Your address is not allowed here.";
+    /// The address is not admitted at all (PORTICO_ALLOW_IP, PORTICO_DENY_IP).
+    AddressDeniedEverywhere = "address_denied_everywhere", FORBIDDEN, "Your address is not allowed here.";
     /// allowedMethods or deniedMethods.
     MethodDenied = "method_denied", FORBIDDEN, "The method is not allowed here.";
     /// denyHttp.

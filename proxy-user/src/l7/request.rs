@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -63,6 +63,11 @@ impl Client {
             port,
             state,
         }
+    }
+
+    /// Whom the lists of addresses are asked about.
+    fn ip(&self) -> IpAddr {
+        self.address.ip()
     }
 }
 
@@ -125,6 +130,9 @@ async fn forward(
     end: &mut RequestEnd,
 ) -> Result<Answer, Refusal> {
     let worker = &client.worker;
+    if !worker.shared.settings.addresses.admits(client.ip()) {
+        return Err(Refusal::AddressDeniedEverywhere);
+    }
     let host = parse(&request)?.into_owned();
     let rules = worker.rules();
     let subject = Subject {
@@ -140,6 +148,9 @@ async fn forward(
     };
     if let Some(log) = &mut end.log {
         log.backend = service.name.to_string();
+    }
+    if !rule.policy.addresses.admits(client.ip()) {
+        return Err(Refusal::AddressDenied);
     }
     if let Some(redirect) = apply_policy(&rule.policy, &host, &mut request)? {
         return Ok(redirect);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::auth::Credentials;
 use super::domain::DomainAlgo;
+use super::prefixes::AddressPolicy;
 use super::spec::User;
 
 mod ports;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What the parameters of a service are read with.
     pub defaults: ServiceDefaults,
+    /// Addresses of clients that are served at all.
+    pub addresses: AddressPolicy,
     /// USERS, ready to compare with.
     pub credentials: Option<Arc<Credentials>>,
     /// The proxy's own service name, for `tasks.<name>`.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::domain::DomainAlgo;
+use super::prefixes::AddressPolicy;
 use super::server::Proxy;
 use super::settings::{ServiceDefaults, Settings, Timeouts};
 
@@ -127,6 +128,7 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
             secrets: state.join("secrets"),
             users: Vec::new(),
         },
+        addresses: AddressPolicy::default(),
         credentials: None,
         service_name: "proxy".into(),
     }
@@ -242,11 +244,11 @@ impl Wire {
 
     /// Whether the other side has ended the connection, by FIN or reset.
     fn is_closed(&mut self) -> bool {
-        matches!(self.stream.fill_buf(), Ok([]))
-            || self
-                .stream
-                .fill_buf()
-                .is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock)
+        // Asked once: a reset is reported once, and looks like an end afterwards.
+        match self.stream.fill_buf() {
+            Ok(rest) => rest.is_empty(),
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
     }
 }
 

@@ -27,6 +27,12 @@ pub(super) struct Flags {
     /// More ports for requests
     #[arg(long, env = "BIND_PORTS", default_value = "")]
     pub(super) bind_ports: String,
+    /// Addresses and prefixes of clients that are served, separated by commas; none serves everybody
+    #[arg(long, env = "PORTICO_ALLOW_IP", value_name = "PREFIXES", default_value = "")]
+    pub(super) allow_ip: String,
+    /// Addresses and prefixes of clients that are not served, even if they are allowed
+    #[arg(long, env = "PORTICO_DENY_IP", value_name = "PREFIXES", default_value = "")]
+    pub(super) deny_ip: String,
     /// Worker threads; 0 takes one for each processor
     #[arg(long, env = "PORTICO_WORKERS", default_value_t = 0)]
     pub(super) workers: usize,

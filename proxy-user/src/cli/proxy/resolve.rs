@@ -10,6 +10,7 @@ use super::flags::Flags;
 use super::values::seconds;
 use crate::cli::Exit;
 use crate::l7::auth::{Credentials, users};
+use crate::l7::prefixes::{AddressPolicy, PrefixSet};
 use crate::l7::settings::{ServiceDefaults, Settings, Timeouts, parse_ports};
 use crate::l7::spec::User;
 
@@ -71,6 +72,10 @@ pub(super) fn settings(
             secrets: sources.secrets.to_owned(),
             users: users.clone(),
         },
+        addresses: AddressPolicy {
+            allow: prefixes(sources, "PORTICO_ALLOW_IP", &args.allow_ip)?,
+            deny: prefixes(sources, "PORTICO_DENY_IP", &args.deny_ip)?,
+        },
         credentials: credentials(&users)?,
         service_name: args.service_name,
     })
@@ -94,5 +99,19 @@ fn credentials(users: &[User]) -> Result<Option<Arc<Credentials>>, Exit> {
         users => Credentials::new("defaultRealm", users)
             .map(|list| Some(Arc::new(list)))
             .map_err(|error| Exit::Usage(format!("USERS: {error}"))),
+    }
+}
+
+fn prefixes(sources: &Sources<'_>, name: &str, text: &str) -> Result<PrefixSet, Exit> {
+    let text = sources.secret(name)?.unwrap_or_else(|| text.to_owned());
+    let items = text.split(|char: char| char == ',' || char.is_whitespace());
+    let set = PrefixSet::parse(items.filter(|item| !item.is_empty()));
+    match set {
+        // What was meant as a limit and is none would admit everybody.
+        Ok(set) if set.is_empty() && !text.is_empty() => {
+            Err(Exit::Usage(format!("{name}: has no address in it")))
+        }
+        Ok(set) => Ok(set),
+        Err(error) => Err(Exit::Usage(format!("{name}: {error}"))),
     }
 }

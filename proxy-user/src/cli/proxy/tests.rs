@@ -53,6 +53,8 @@ fn wrong_values_are_wrong_usage() {
         ["--timeout-client", "soon"],
         ["--service-domain-algo", "x"],
         ["--debug", "maybe"],
+        ["--allow-ip", "10.0.0.0/33"],
+        ["--deny-ip", ","],
     ] {
         assert!(
             matches!(read(&line, Path::new("/nonexistent")), Err(Exit::Usage(_))),

@@ -9,12 +9,15 @@ use super::{Context, Shared};
 use crate::l7::auth::Credentials;
 use crate::l7::headers::HeaderEdits;
 use crate::l7::params::Problem;
+use crate::l7::prefixes::{AddressPolicy, PrefixSet};
 use crate::l7::rewrite::Rewrite;
 use crate::l7::spec::DestSpec;
 
 /// What is done with a request that a rule took.
 #[derive(Debug, Default)]
 pub struct Policy {
+    /// 403 for other addresses.
+    pub addresses: AddressPolicy,
     /// Redirect to https with this status.
     pub https_redirect: Option<u16>,
     /// 403 when it came without TLS.
@@ -59,6 +62,10 @@ impl Shared<'_> {
         }
         let redirect_status = redirect_status(&dest.https_redirect_code)?;
         Ok(Policy {
+            addresses: AddressPolicy {
+                allow: prefixes("allowIp", &dest.allow_ip)?,
+                deny: prefixes("denyIp", &dest.deny_ip)?,
+            },
             https_redirect: (dest.https_only && is_plain).then_some(redirect_status),
             deny_http: dest.deny_http && is_plain,
             allowed_methods: methods(&dest.allowed_methods),
@@ -74,5 +81,15 @@ impl Shared<'_> {
             timeout_tunnel: seconds("timeoutTunnel", &dest.timeout_tunnel)?.unwrap_or(timeouts.tunnel),
             keep_alive: self.keep_alive,
         })
+    }
+}
+
+/// A list of prefixes. A list that was given and has none in it would let everybody pass.
+fn prefixes(parameter: &str, items: &[String]) -> Result<PrefixSet, Problem> {
+    let set = PrefixSet::parse(items.iter().flat_map(|item| item.split_whitespace()))
+        .map_err(|text| Problem::new(parameter, text))?;
+    match set.is_empty() && !items.is_empty() {
+        true => Err(Problem::new(parameter, "has no address in it")),
+        false => Ok(set),
     }
 }

@@ -84,6 +84,8 @@ impl Reader<'_> {
             https_port: self.port_number("httpsPort", index),
             src_port: self.port_number("srcPort", index),
             src_https_port: self.port_number("srcHttpsPort", index),
+            allow_ip: self.dest_list("allowIp", index),
+            deny_ip: self.dest_list("denyIp", index),
             ..DestSpec::default()
         }
     }

@@ -299,6 +299,8 @@ fn a_wrong_update_names_its_parameter_and_leaves_the_last_good_version() {
         ("port=1&outboundHostname=a/b", "outboundHostname"),
         ("port=1&reqMode=tcp&srcPort=1", "reqMode"),
         ("port=1&reqMode=sni&srcPort=1", "reqMode"),
+        ("port=1&allowIp=10.0.0.0/33", "allowIp"),
+        ("port=1&denyIp=,", "denyIp"),
         ("port=1&backendExtra=x", "backendExtra"),
         ("port=1&users=a:b&usersPassEncrypted=on", "users"),
         ("port=1&usersSecret=a%2Fb", "usersSecret"),

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 use crate::l7::auth::Credentials;
+use crate::l7::prefixes::PrefixSet;
 use crate::l7::spec::User;
 
 impl Site {
@@ -148,4 +149,39 @@ fn a_hash_that_cannot_be_used_leaves_the_last_good_version() {
         );
     }
     assert_eq!(site.login("/", "u:p").status, 200);
+}
+
+#[test]
+fn addresses_are_admitted_by_service_and_by_proxy() {
+    let site = Site::start();
+    let port = echo_origin().port();
+    for (name, more) in [
+        ("in", "&allowIp=10.0.0.0/8,127.0.0.0/8"),
+        ("out", "&allowIp=10.0.0.0/8,::1"),
+        ("denied", "&allowIp=127.0.0.0/8&denyIp=127.0.0.1"),
+    ] {
+        let query =
+            format!("serviceName={name}&servicePath=/{name}&outboundHostname=127.0.0.1&port={port}{more}");
+        assert_eq!(site.reconfigure(&query).status, 200);
+    }
+    // Each destination may have its own, and takes the un-indexed one otherwise.
+    let query = format!(
+        "serviceName=dest&servicePath.1=/one&servicePath.2=/two&port={port}&outboundHostname=127.0.0.1&denyIp=127.0.0.1&denyIp.2=::1"
+    );
+    assert_eq!(site.reconfigure(&query).status, 200);
+    for (path, want) in [
+        ("/in", 200),
+        ("/out", 403),
+        ("/denied", 403),
+        ("/one", 403),
+        ("/two", 200),
+    ] {
+        assert_eq!(site.get(path).status, want, "{path}");
+    }
+    assert_eq!(site.refused("address_denied"), 3);
+
+    let site = Site::with(|settings| settings.addresses.deny = PrefixSet::parse(["127.0.0.0/8"]).unwrap());
+    assert_eq!(site.get("/").status, 403);
+    assert_eq!(site.refused("address_denied_everywhere"), 1);
+    assert_eq!(site.api("/v1/docker-flow-proxy/ping").status, 200);
 }
