@@ -38,6 +38,12 @@ pub fn host(program: &str) -> Command {
     command
 }
 
+/// An administrator's program that a user runs as well: its folder need not be in the user's `PATH`.
+pub fn host_admin(program: &str) -> Command {
+    let found = find(program).unwrap_or_else(|| program.into());
+    host(&found.to_string_lossy())
+}
+
 /// A program of the lab: never through a proxy, because its addresses mean something only inside the lab.
 pub fn lab(program: &str) -> Command {
     let mut command = host(program);
@@ -54,7 +60,8 @@ pub fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a shell reads it back.
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%{}".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

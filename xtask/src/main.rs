@@ -19,6 +19,7 @@ mod signals;
 mod test;
 mod toolchain;
 mod tour;
+mod vm;
 
 /// Portico's developer commands.
 #[derive(Parser)]
@@ -59,6 +60,11 @@ enum Verb {
     Demo(demo::Args),
     /// Everything that can be tested on this machine
     Test(test::Args),
+    /// Debian's kernels in a virtual machine that has this machine's files
+    Vm {
+        #[command(subcommand)]
+        verb: vm::Verb,
+    },
 }
 
 fn main() -> ExitCode {
@@ -76,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Lab { verb } => lab::run(&verb),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Vm { verb } => vm::run(&verb),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -43,7 +43,7 @@ const PACKAGES: [Package; 9] = [
 ];
 
 /// What only `cargo xtask test` uses.
-const TEST_PACKAGES: [Package; 4] = [
+const TEST_PACKAGES: [Package; 10] = [
     package(
         "shellcheck",
         &["shellcheck"],
@@ -59,6 +59,28 @@ const TEST_PACKAGES: [Package; 4] = [
         "python3",
         &["/usr/bin/python3"],
         "the Vagrantfile's manager hands out its join token with it",
+    ),
+    package(
+        "qemu-system-x86",
+        &["qemu-system-x86_64"],
+        "virtual machines for other kernels (cargo xtask vm)",
+    ),
+    package(
+        "busybox-static",
+        &["/usr/share/doc/busybox-static"],
+        "the first program in a virtual machine",
+    ),
+    package("cpio", &["cpio"], "packs a virtual machine's first file system"),
+    package(
+        "kmod",
+        &["modprobe"],
+        "finds the modules that a virtual machine loads",
+    ),
+    package("xz-utils", &["xz"], "unpacks modules"),
+    package(
+        "debian-archive-keyring",
+        &["/usr/share/keyrings/debian-archive-keyring.gpg"],
+        "verifies the kernels",
     ),
 ];
 

@@ -16,6 +16,7 @@ use crate::{
     licences, paths,
     progress::step,
     setup, signals, toolchain,
+    vm::{Kernel, Machine, matrix},
 };
 
 #[derive(clap::Args)]
@@ -40,17 +41,20 @@ pub enum Part {
     Embedded,
     /// End to end, three Docker engines
     Docker,
+    /// Kernel tests and the embedded tour on Debian's kernels, in virtual machines
+    Vm,
 }
 
 impl Part {
     /// In the order in which they run: what is quick first.
-    const ALL: [Part; 6] = [
+    const ALL: [Part; 7] = [
         Part::Lint,
         Part::Scripts,
         Part::Cargo,
         Part::Vagrant,
         Part::Embedded,
         Part::Docker,
+        Part::Vm,
     ];
 
     fn name(self) -> &'static str {
@@ -61,6 +65,7 @@ impl Part {
             Part::Vagrant => "vagrant",
             Part::Embedded => "embedded",
             Part::Docker => "docker",
+            Part::Vm => "vm",
         }
     }
 
@@ -74,6 +79,7 @@ impl Part {
             Part::Vagrant => 5 * 60,
             Part::Embedded => 10 * 60,
             Part::Docker => 15 * 60,
+            Part::Vm => 15 * 60,
         })
     }
 
@@ -85,6 +91,7 @@ impl Part {
             Part::Vagrant => vagrant(tally),
             Part::Embedded => lab_part(Engine::Embedded, tally),
             Part::Docker => lab_part(Engine::Docker, tally),
+            Part::Vm => kernels(tally),
         }
     }
 }
@@ -130,7 +137,26 @@ impl Tally {
         self.failed.iter().filter(|name| name.starts_with(prefix)).count()
     }
 
-    fn summary(&self) -> String {
+    /// Whether nothing ran, or was skipped for good.
+    pub fn is_empty(&self) -> bool {
+        self.passed == 0 && self.failed.is_empty()
+    }
+
+    /// Whether something failed.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Adds the results of a part that names its cases without saying where they ran.
+    pub fn absorb(&mut self, place: &str, inner: Tally) {
+        let named = |names: Vec<String>| names.into_iter().map(|name| format!("{place}::{name}"));
+        self.passed += inner.passed;
+        self.failed.extend(named(inner.failed));
+        self.skipped.extend(named(inner.skipped));
+    }
+
+    /// The text that ends a run.
+    pub fn summary(&self) -> String {
         let mut text = String::new();
         if !self.times.is_empty() {
             text += "\ntimes:\n";
@@ -392,7 +418,7 @@ fn cargo_test(command: &mut Command, tally: &mut Tally) -> Result<()> {
 
 /// Reads libtest's output as it comes.
 #[derive(Default)]
-struct Report {
+pub struct Report {
     failed: usize,
     /// Tests of the current binary that passed by doing nothing.
     skipped: usize,
@@ -402,8 +428,13 @@ struct Report {
 }
 
 impl Report {
+    /// How many tests have failed.
+    pub fn failed(&self) -> usize {
+        self.failed
+    }
+
     /// The line, unless it is noise.
-    fn read<'a>(&mut self, line: &'a str, tally: &mut Tally) -> Option<&'a str> {
+    pub fn read<'a>(&mut self, line: &'a str, tally: &mut Tally) -> Option<&'a str> {
         if line == "successes:" {
             self.in_successes = true;
         } else if line == "failures:" || line.starts_with("test result:") {
@@ -452,6 +483,13 @@ fn count(words: &str, of: &str) -> usize {
         .find(|pair| pair[1] == of)
         .and_then(|pair| pair[0].parse().ok())
         .unwrap_or(0)
+}
+
+/// Debian's kernels, see `cargo xtask vm test`.
+fn kernels(tally: &mut Tally) {
+    for kernel in Kernel::ALL {
+        matrix::test(kernel, &Machine::new(kernel), tally);
+    }
 }
 
 // --- labs ----------------------------------------------------------------------------------------------------
