@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The L7 proxy: from an HTTP call that names a service to a request that reaches it.
 //!
-//! State flows one way: [`api`] and the state directory → [`table`] (the one writer) → [`router::Snapshot`] (one
+//! State flows one way: [`api`], [`source`]s and the state directory → [`table`] (the one writer) → [`router::Snapshot`] (one
 //! atomic swap) → [`worker`]s. Nothing on the request path takes a lock that another worker can hold.
 //!
 //! The life of a request is [`request`], top to bottom: accept, parse, route, policy, upstream, response, log.
@@ -24,11 +24,13 @@ pub mod prefixes;
 pub mod rewrite;
 pub mod router;
 
+pub mod source;
 pub mod state;
 pub mod table;
 
 pub mod api;
 pub mod distribute;
+pub mod peers;
 
 pub mod body;
 pub mod conn;

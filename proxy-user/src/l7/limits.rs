@@ -109,11 +109,22 @@ pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long such a body may take to arrive.
 pub const API_BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long the API waits for the state file before it answers; the routes are in force already.
-pub const STATE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long the API waits for the state file before it answers that the routes are in force but not kept: two writes
+/// of 10 MiB on a disk that does 10 MiB/s, and some room.
+pub const STATE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Removals that are remembered, so that what a sibling kept does not bring a service back. 4 096 × 64 bytes are
+/// 256 KiB; the oldest go first.
+pub const REMOVALS_MAX: usize = 4096;
+
+/// How far another replica's clock may be ahead of ours and still be followed: NTP keeps nodes within seconds.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 
 /// How long one replica may take in a fan-out.
 pub const DISTRIBUTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a replica's answer: what it keeps of 10 000 services is some 10 MiB.
+pub const PEER_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Length of the queue of connections that the kernel holds for a listener.
 pub const BACKLOG: i32 = 4096;

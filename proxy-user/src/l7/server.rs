@@ -10,9 +10,9 @@ use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
-use super::api::{self, Api};
+use super::api::{self, Api, Guard};
 use super::metrics::Counters;
-use super::resolver::Resolver;
+use super::peers::Peers;
 use super::settings::Settings;
 use super::table::Table;
 use super::worker::{self, Shared};
@@ -51,7 +51,7 @@ impl Proxy {
         let (keeper, kept) = state::open(&settings.state_dir);
         let snapshot = Arc::new(ArcSwap::default());
         let mut table = Table::new(snapshot.clone(), settings.clone());
-        table.replay(kept);
+        table.merge(kept);
 
         let (data, listeners) = bind_data(&settings)?;
         let api_listener = bind(settings.api, false)?;
@@ -83,12 +83,19 @@ impl Proxy {
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "API ended"),
                 };
+                let guard = Guard::new(settings.admin.clone());
+                if guard.is_open() {
+                    tracing::warn!(
+                        "the admin port is open to everyone who can reach it; close it with \
+                         PORTICO_ADMIN_TOKEN_FILE or PORTICO_ADMIN_ALLOW"
+                    );
+                }
                 let api = Api {
+                    guard,
                     table: Mutex::new(table),
                     keeper,
-                    resolver: Resolver::from_system(),
+                    peers: Peers::new(&settings, api_address.port()),
                     counters,
-                    port: api_address.port(),
                     settings,
                 };
                 tokio::select! {

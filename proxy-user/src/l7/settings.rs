@@ -11,10 +11,12 @@ use super::domain::DomainAlgo;
 use super::prefixes::AddressPolicy;
 use super::spec::User;
 
+mod admin;
 mod ports;
 mod timeouts;
 
-pub use ports::parse_ports;
+pub use admin::{Admin, Token, parse_tokens};
+pub use ports::{parse_hosts, parse_ports};
 pub use timeouts::Timeouts;
 
 /// Everything that is fixed at start.
@@ -26,6 +28,8 @@ pub struct Settings {
     pub ports: Vec<u16>,
     /// Address of the API.
     pub api: SocketAddr,
+    /// Who may use it.
+    pub admin: Admin,
     /// Worker threads.
     pub workers: usize,
     /// Where the services are kept.
@@ -46,6 +50,8 @@ pub struct Settings {
     pub credentials: Option<Arc<Credentials>>,
     /// The proxy's own service name, for `tasks.<name>`.
     pub service_name: String,
+    /// The other replicas where they are not the tasks of that service: names, and ports if they differ.
+    pub siblings: Vec<(String, Option<u16>)>,
 }
 
 /// How parameters are read.

@@ -3,6 +3,9 @@
 //!
 //! A change compiles one service, orders all of them and swaps one pointer; workers never wait for it. A service
 //! that does not compile leaves the table, the snapshot and its own last good version as they are.
+//!
+//! Several sources may speak of one name. A call wins over labels, and labels win over the environment, whoever came
+//! first. A removal by a call hides what the others say until they say something new.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -10,23 +13,47 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use super::compile::{Context, Upstream, Upstreams, compile};
+use super::limits;
 use super::params::{Params, Problem, read_service};
 use super::router::{CompiledService, Snapshot};
 use super::settings::{ServiceDefaults, Settings};
+use super::source::{Clock, Kept, KeptService, Source};
 use super::spec::ServiceSpec;
 
-/// All services. *Lifetime*: the process. *Limits*: none but memory; each costs a few KiB.
+/// All services. *Lifetime*: the process. *Limits*: [`limits::REMOVALS_MAX`] remembered removals; services cost a few
+/// KiB each and are as many as memory holds.
 pub struct Table {
-    services: BTreeMap<String, Entry>,
+    services: BTreeMap<String, Service>,
     upstreams: UpstreamSlots,
     snapshot: Arc<ArcSwap<Snapshot>>,
     settings: Settings,
+    clock: Clock,
+}
+
+/// A name, and what every source says of it.
+#[derive(Default)]
+struct Service {
+    layers: BTreeMap<Source, Entry>,
+    /// When a call removed it; a layer counts if it changed after that.
+    removed: u64,
+    /// Why a source's last word on it is not in force.
+    problem: Option<(Source, String)>,
 }
 
 struct Entry {
-    params: Params,
+    changed: u64,
+    params: Arc<Params>,
     spec: ServiceSpec,
     compiled: Arc<CompiledService>,
+}
+
+impl Service {
+    /// What is in force.
+    fn visible(&self) -> Option<(Source, &Entry)> {
+        (self.layers.iter())
+            .find(|(_, entry)| entry.changed > self.removed)
+            .map(|(source, entry)| (*source, entry))
+    }
 }
 
 impl Table {
@@ -37,6 +64,7 @@ impl Table {
             upstreams: UpstreamSlots::default(),
             snapshot,
             settings,
+            clock: Clock::default(),
         }
     }
 
@@ -45,19 +73,25 @@ impl Table {
         &self.settings.defaults
     }
 
-    /// Adds or replaces a service.
-    pub fn put(&mut self, params: Params, spec: ServiceSpec) -> Result<(), Problem> {
-        let compiled = Arc::new(self.compile(&spec)?);
-        self.services.insert(
-            spec.service_name.clone(),
-            Entry {
-                params,
-                spec,
-                compiled,
-            },
-        );
-        self.publish();
+    /// What `source` says of a service. A failure is remembered beside the version that stays in force.
+    pub fn put(&mut self, source: Source, params: Params, spec: ServiceSpec) -> Result<(), Problem> {
+        let changed = self.clock.now();
+        match self.insert(source, changed, Arc::new(params), spec) {
+            Ok(()) => self.publish(),
+            Err((name, problem)) => {
+                self.reject(source, &name, problem.to_string());
+                return Err(problem);
+            }
+        }
         Ok(())
+    }
+
+    /// Notes that a source's last word on a service cannot be used. Nothing else changes.
+    pub fn reject(&mut self, source: Source, name: &str, problem: String) {
+        // A call was told, and may name anything; sources that nobody waits for are shown.
+        if source != Source::Call {
+            self.services.entry(name.to_owned()).or_default().problem = Some((source, problem));
+        }
     }
 
     /// Whether a service would compile; nothing changes.
@@ -65,39 +99,97 @@ impl Table {
         self.compile(spec).map(drop)
     }
 
-    /// Removes a service; false when there is none.
+    /// Removes a service, whoever said what of it; false when there is none. A source brings it back by changing.
     pub fn remove(&mut self, name: &str) -> bool {
-        let existed = self.services.remove(name).is_some();
+        let now = self.clock.now();
+        let Some(service) = self.services.get_mut(name) else {
+            return false;
+        };
+        let existed = service.visible().is_some();
+        service.layers.remove(&Source::Call);
+        if existed {
+            service.removed = now;
+            self.forget();
+            self.publish();
+        }
+        existed
+    }
+
+    /// `source` has nothing to say of a service any more; false when it had not.
+    pub fn withdraw(&mut self, source: Source, name: &str) -> bool {
+        let Some(service) = self.services.get_mut(name) else {
+            return false;
+        };
+        if (service.problem.as_ref()).is_some_and(|(of, _)| *of == source) {
+            service.problem = None;
+        }
+        let existed = service.layers.remove(&source).is_some();
+        self.forget();
         if existed {
             self.publish();
         }
         existed
     }
 
-    /// Takes over what was kept. Services that no longer compile are left out, with a log line each.
-    pub fn replay(&mut self, kept: Vec<Params>) {
-        for params in kept {
-            let (spec, problems) = read_service(&params, &self.settings.defaults);
-            let name = spec.service_name.clone();
-            let compiled = match problems.into_iter().next() {
-                Some(problem) => Err(problem),
-                None => self.compile(&spec),
-            };
-            match compiled {
-                Ok(compiled) => {
-                    self.services.insert(
-                        name,
-                        Entry {
-                            params,
-                            spec,
-                            compiled: Arc::new(compiled),
-                        },
-                    );
-                }
-                Err(problem) => tracing::error!(service = name, %problem, "kept service left out"),
+    /// What a source has said brings services back that calls have removed.
+    pub fn restate(&mut self, source: Source) {
+        let now = self.clock.now();
+        for service in self.services.values_mut() {
+            if let Some(entry) = service.layers.get_mut(&source) {
+                entry.changed = now;
             }
         }
         self.publish();
+    }
+
+    /// Takes over what was kept, here or by another replica: for each name and source the later word counts. Services
+    /// that do not compile are left out, with a log line each. Returns how many changed.
+    pub fn merge(&mut self, kept: Kept) -> usize {
+        let mut merged = 0;
+        for (name, removed) in kept.removed {
+            self.clock.saw(removed);
+            let service = self.services.entry(name).or_default();
+            if removed > service.removed {
+                service.removed = removed;
+                service
+                    .layers
+                    .retain(|source, entry| *source != Source::Call || entry.changed > removed);
+                merged += 1;
+            }
+        }
+        for KeptService {
+            source,
+            changed,
+            params,
+        } in kept.services
+        {
+            self.clock.saw(changed);
+            let (spec, problems) = read_service(&params, &self.settings.defaults);
+            let known = self.services.get(&spec.service_name);
+            let newest = known.map_or(0, |service| {
+                let said = service.layers.get(&source).map_or(0, |entry| entry.changed);
+                // A removed call is gone; other sources are only hidden.
+                if source == Source::Call {
+                    said.max(service.removed)
+                } else {
+                    said
+                }
+            });
+            if changed <= newest {
+                continue;
+            }
+            let outcome = match problems.into_iter().next() {
+                Some(problem) => Err((spec.service_name.clone(), problem)),
+                None => self.insert(source, changed, params, spec),
+            };
+            match outcome {
+                Ok(()) => merged += 1,
+                Err((service, problem)) => tracing::error!(service, %problem, "kept service left out"),
+            }
+        }
+        self.forget();
+        self.publish();
+        merged
     }
 
     /// Compiles everything again.
@@ -106,26 +198,108 @@ impl Table {
             settings: &self.settings,
             upstreams: &mut self.upstreams,
         };
-        for entry in self.services.values_mut() {
+        for entry in self
+            .services
+            .values_mut()
+            .flat_map(|service| service.layers.values_mut())
+        {
             entry.compiled = Arc::new(compile(&entry.spec, &mut context)?);
         }
         self.publish();
         Ok(())
     }
 
-    /// What to keep.
-    pub fn kept(&self) -> Vec<Params> {
-        self.services.values().map(|entry| entry.params.clone()).collect()
+    /// What to keep: everything but the environment, which is there at every start.
+    pub fn kept(&self) -> Kept {
+        let mut kept = Kept::default();
+        for (name, service) in &self.services {
+            if service.removed > 0 {
+                kept.removed.push((name.clone(), service.removed));
+            }
+            let layers = service
+                .layers
+                .iter()
+                .filter(|(source, _)| **source != Source::Environment);
+            kept.services.extend(layers.map(|(source, entry)| KeptService {
+                source: *source,
+                changed: entry.changed,
+                params: entry.params.clone(),
+            }));
+        }
+        kept
     }
 
-    /// The services by name.
+    /// The services in force by name.
     pub fn specs(&self) -> impl Iterator<Item = &ServiceSpec> {
-        self.services.values().map(|entry| &entry.spec)
+        (self.services.values())
+            .filter_map(Service::visible)
+            .map(|(_, entry)| &entry.spec)
+    }
+
+    /// Each service in force and where it comes from.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, Source)> {
+        (self.services.iter()).filter_map(|(name, service)| Some((name.as_str(), service.visible()?.0)))
+    }
+
+    /// What is not in force, and why.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, Source, &str)> {
+        (self.services.iter()).filter_map(|(name, service)| {
+            let (source, text) = service.problem.as_ref()?;
+            Some((name.as_str(), *source, text.as_str()))
+        })
+    }
+
+    /// What a source says, in force or not.
+    pub fn said(&self, source: Source) -> impl Iterator<Item = (&str, &Params)> {
+        (self.services.iter())
+            .filter_map(move |(name, service)| Some((name.as_str(), &*service.layers.get(&source)?.params)))
     }
 
     /// The snapshot in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    fn insert(
+        &mut self,
+        source: Source,
+        changed: u64,
+        params: Arc<Params>,
+        spec: ServiceSpec,
+    ) -> Result<(), (String, Problem)> {
+        let compiled = match self.compile(&spec) {
+            Ok(compiled) => Arc::new(compiled),
+            Err(problem) => return Err((spec.service_name, problem)),
+        };
+        let service = self.services.entry(spec.service_name.clone()).or_default();
+        service.problem = service.problem.take().filter(|(of, _)| *of != source);
+        service.layers.insert(
+            source,
+            Entry {
+                changed,
+                params,
+                spec,
+                compiled,
+            },
+        );
+        Ok(())
+    }
+
+    /// Lets go of names of which nothing is left, and of the oldest removals beyond the limit.
+    fn forget(&mut self) {
+        let is_empty = |service: &Service| service.layers.is_empty() && service.problem.is_none();
+        self.services
+            .retain(|_, service| !is_empty(service) || service.removed > 0);
+        let mut removals: Vec<u64> = (self.services.values())
+            .filter(|service| is_empty(service))
+            .map(|service| service.removed)
+            .collect();
+        if removals.len() > limits::REMOVALS_MAX {
+            removals.sort_unstable_by(|a, b| b.cmp(a));
+            let oldest = removals[limits::REMOVALS_MAX - 1];
+            self.services
+                .retain(|_, service| !is_empty(service) || service.removed >= oldest);
+        }
     }
 
     fn compile(&mut self, spec: &ServiceSpec) -> Result<CompiledService, Problem> {
@@ -137,10 +311,9 @@ impl Table {
     }
 
     fn publish(&self) {
-        let services = self
-            .services
-            .values()
-            .map(|entry| entry.compiled.clone())
+        let services = (self.services.values())
+            .filter_map(Service::visible)
+            .map(|(_, entry)| entry.compiled.clone())
             .collect();
         self.snapshot.store(Arc::new(Snapshot::new(services)));
     }
@@ -181,5 +354,7 @@ impl Upstreams for UpstreamSlots {
     }
 }
 
+#[cfg(test)]
+mod layers;
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use super::domain::DomainAlgo;
 use super::prefixes::AddressPolicy;
 use super::server::Proxy;
-use super::settings::{ServiceDefaults, Settings, Timeouts};
+use super::settings::{Admin, ServiceDefaults, Settings, Timeouts};
 
+mod admin;
 mod forwarding;
 mod lifecycle;
 mod policies;
@@ -114,6 +115,7 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         listen: LOCAL,
         ports: vec![0],
         api: SocketAddr::new(LOCAL, 0),
+        admin: Admin::default(),
         workers: 2,
         state_dir: state.to_owned(),
         drain: Duration::from_secs(1),
@@ -131,6 +133,7 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         addresses: AddressPolicy::default(),
         credentials: None,
         service_name: "proxy".into(),
+        siblings: Vec::new(),
     }
 }
 

@@ -18,6 +18,17 @@ pub(super) struct Flags {
     /// Port of the API
     #[arg(long, env = "PORT", default_value_t = 8080)]
     pub(super) port: u16,
+    /// File with the bearer tokens of the admin port, one on each line; or the secret dfp_admin_token
+    #[arg(long, env = "PORTICO_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub(super) admin_token_file: Option<PathBuf>,
+    /// Who may use the admin port: addresses and prefixes, separated by commas; or the secret dfp_portico_admin_allow
+    #[arg(
+        long,
+        env = "PORTICO_ADMIN_ALLOW",
+        value_name = "PREFIXES",
+        default_value = ""
+    )]
+    pub(super) admin_allow: String,
     /// Address of the ports for requests
     #[arg(long, env = "PORTICO_LISTEN", default_value = "0.0.0.0")]
     pub(super) listen: IpAddr,
@@ -48,6 +59,9 @@ pub(super) struct Flags {
     /// Name of the proxy's own Swarm service, for `distribute`
     #[arg(long, env = "SERVICE_NAME", default_value = "proxy")]
     pub(super) service_name: String,
+    /// The proxy's replicas where they are not the tasks of that service: host or host:port, separated by commas
+    #[arg(long, env = "PORTICO_SIBLINGS", value_name = "HOSTS", default_value = "")]
+    pub(super) siblings: String,
     /// Between items of a list in a parameter
     #[arg(long, env = "SEPARATOR", default_value = ",")]
     pub(super) separator: String,

@@ -11,7 +11,9 @@ use super::values::seconds;
 use crate::cli::Exit;
 use crate::l7::auth::{Credentials, users};
 use crate::l7::prefixes::{AddressPolicy, PrefixSet};
-use crate::l7::settings::{ServiceDefaults, Settings, Timeouts, parse_ports};
+use crate::l7::settings::{
+    Admin, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports, parse_tokens,
+};
 use crate::l7::spec::User;
 
 /// Checks everything once, and reads secrets.
@@ -45,7 +47,9 @@ pub(super) fn settings(
         );
     }
     let users = global_users(sources)?;
+    let admin = admin(&args, sources)?;
     Ok(Settings {
+        admin,
         listen: args.listen,
         ports: all_ports,
         api: SocketAddr::new(args.ip, args.port),
@@ -78,6 +82,8 @@ pub(super) fn settings(
         },
         credentials: credentials(&users)?,
         service_name: args.service_name,
+        siblings: parse_hosts(&args.siblings)
+            .map_err(|error| Exit::Usage(format!("PORTICO_SIBLINGS: {error}")))?,
     })
 }
 
@@ -114,4 +120,22 @@ fn prefixes(sources: &Sources<'_>, name: &str, text: &str) -> Result<PrefixSet, 
         Ok(set) => Ok(set),
         Err(error) => Err(Exit::Usage(format!("{name}: {error}"))),
     }
+}
+
+/// What closes the admin port. A file that was named and cannot be read must not leave it open.
+fn admin(args: &Flags, sources: &Sources<'_>) -> Result<Admin, Exit> {
+    let wrong = |error: String| Exit::Usage(format!("PORTICO_ADMIN_TOKEN_FILE: {error}"));
+    let text = match (sources.secret("ADMIN_TOKEN")?, &args.admin_token_file) {
+        (Some(text), _) => Some(text),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file);
+            Some(text.map_err(|error| wrong(format!("{}: {error}", file.display())))?)
+        }
+        (None, None) => None,
+    };
+    let tokens = text.map(|text| parse_tokens(&text).map_err(wrong)).transpose()?;
+    Ok(Admin {
+        tokens: tokens.unwrap_or_default(),
+        allow: prefixes(sources, "PORTICO_ADMIN_ALLOW", &args.admin_allow)?,
+    })
 }

@@ -127,3 +127,23 @@ fn users_come_from_the_environment_or_a_secret_and_are_never_said() {
     let error = read("").err().unwrap().to_string();
     assert!(error.contains("secret") && !error.contains("hunter3"), "{error}");
 }
+
+#[test]
+fn what_closes_the_admin_port_is_never_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = |line: &[&str]| read(line, dir.path()).map(|settings| settings.admin);
+    assert!(admin(&[]).unwrap().is_open());
+    let missing = dir.path().join("missing");
+    let error = admin(&["--admin-token-file", &missing.display().to_string()]).unwrap_err();
+    assert!(error.to_string().contains("PORTICO_ADMIN_TOKEN_FILE"), "{error}");
+    assert!(admin(&["--admin-allow", "somewhere"]).is_err());
+    let file = dir.path().join("tokens");
+    std::fs::write(&file, "from-file\n").unwrap();
+    let line = ["--admin-token-file", &file.display().to_string()];
+    assert_eq!(admin(&line).unwrap().tokens[0].reveal(), "from-file");
+    std::fs::write(dir.path().join("dfp_admin_token"), "from-secret\n").unwrap();
+    assert_eq!(admin(&line).unwrap().tokens[0].reveal(), "from-secret");
+    // An empty secret closes nothing, and must not seem to.
+    std::fs::write(dir.path().join("dfp_admin_token"), "\n").unwrap();
+    assert!(admin(&line).is_err());
+}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The list of ports in DEFAULT_PORTS and BIND_PORTS.
+//! Lists of ports (DEFAULT_PORTS, BIND_PORTS) and of hosts with ports (PORTICO_SIBLINGS).
 
 /// Reads a port list such as `80,443:ssl`.
 ///
@@ -27,6 +27,31 @@ pub fn parse_ports(text: &str) -> Result<Vec<u16>, String> {
     Ok(ports)
 }
 
+/// Reads a list of names or addresses, each with a port or without.
+pub fn parse_hosts(text: &str) -> Result<Vec<(String, Option<u16>)>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(parse_host)
+        .collect()
+}
+
+fn parse_host(item: &str) -> Result<(String, Option<u16>), String> {
+    let wrong = || format!("`{item}` is not a host or host:port");
+    if item.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Ok((item.into(), None));
+    }
+    let (host, port) = match item.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().map_err(|_| wrong())?)),
+        None => (item, None),
+    };
+    let is_host = |host: &str| !host.is_empty() && !host.contains(['/', '@', ' ']);
+    match is_host(host) && (!host.contains(':') || host.starts_with('[')) {
+        true => Ok((host.into(), port)),
+        false => Err(wrong()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +64,22 @@ mod tests {
         assert!(parse_ports("http").is_err_and(|e| e.contains("http")));
         assert!(parse_ports("70000").is_err());
         assert!(parse_ports("80 accept-proxy").is_err_and(|e| e.contains("accept-proxy")));
+    }
+
+    #[test]
+    fn hosts_have_a_port_or_not() {
+        let read = |text: &str| parse_hosts(text).unwrap();
+        assert_eq!(read("a, b:81"), [("a".into(), None), ("b".into(), Some(81))]);
+        assert_eq!(
+            read("[::1]:81,::1"),
+            [("[::1]".into(), Some(81)), ("::1".into(), None)]
+        );
+        assert!(read("").is_empty());
+        for wrong in ["a:x", "a:70000", "http://a", ":80", "a b", "a:b:1"] {
+            assert!(
+                parse_hosts(wrong).is_err_and(|text| text.contains(wrong)),
+                "{wrong}"
+            );
+        }
     }
 }

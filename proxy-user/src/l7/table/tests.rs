@@ -9,16 +9,20 @@ use super::*;
 use crate::l7::router::{Route, Subject};
 use crate::l7::tests::settings;
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     Table::new(Arc::default(), settings(Path::new("/nonexistent")))
 }
 
 fn put(table: &mut Table, query: &str) -> Result<(), Problem> {
+    put_as(table, Source::Call, query)
+}
+
+pub(super) fn put_as(table: &mut Table, source: Source, query: &str) -> Result<(), Problem> {
     let params = Params::parse(query);
     let (spec, problems) = read_service(&params, table.defaults());
     match problems.into_iter().next() {
         Some(problem) => Err(problem),
-        None => table.put(params, spec),
+        None => table.put(source, params, spec),
     }
 }
 

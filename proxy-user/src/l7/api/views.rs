@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Calls that only look: config and metrics.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+
+use hyper::StatusCode;
+
+use super::Api;
+use super::answer::{Answer, TEXT, json, plain};
+use crate::l7::params::Params;
+use crate::l7::source::Source;
+use crate::l7::{metrics, spec};
+
+impl Api {
+    pub(super) fn config(&self, params: &Params) -> Answer {
+        let table = self.table();
+        if params
+            .first("type")
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("json"))
+        {
+            let services: BTreeMap<&str, spec::Named<'_>> = table
+                .specs()
+                .map(|spec| (spec.service_name.as_str(), spec::Named::new(spec)))
+                .collect();
+            return json(StatusCode::OK, &services);
+        }
+        let mut text = format!(
+            "# Routes in the order in which they are asked; the first that matches wins.\n\
+             # Admin port: {}\n# Services survive a restart: {}\n",
+            self.guard.describe(),
+            if self.keeper.is_persistent() {
+                "yes"
+            } else {
+                "no, the state directory cannot be used"
+            },
+        );
+        for (name, source, problem) in table.problems() {
+            let _ = writeln!(text, "# Not in force: {name} of {}: {problem}", source.name());
+        }
+        let sources: BTreeMap<&str, Source> = table.sources().collect();
+        for service in &table.snapshot().services {
+            // Writing to a string cannot fail.
+            let source = sources.get(&*service.name).map_or("", |source| source.name());
+            let _ = writeln!(text, "\nservice {} # {source}", service.name);
+            for redirect in &service.redirects {
+                let _ = writeln!(text, "  redirect {} {:?}", redirect.status, redirect.when);
+            }
+            for rule in &service.rules {
+                let default = if rule.is_default { " (default)" } else { "" };
+                let (host, port) = (&rule.upstream.host, rule.upstream.port);
+                let _ = writeln!(text, "  to {host}:{port}{default} when {:?}", rule.matcher);
+            }
+        }
+        plain(StatusCode::OK, TEXT, text)
+    }
+
+    pub(super) fn metrics(&self) -> Answer {
+        let services = self.table().specs().count();
+        let mut text = metrics::render(&self.counters, services, self.keeper.is_persistent());
+        let guard = &self.guard;
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "# HELP portico_proxy_admin_open 1 if everyone who can reach the admin port may use it.\n\
+             # TYPE portico_proxy_admin_open gauge\n\
+             portico_proxy_admin_open {}\n\
+             # HELP portico_proxy_admin_denied_total Calls of the admin port that were denied.\n\
+             # TYPE portico_proxy_admin_denied_total counter\n\
+             portico_proxy_admin_denied_total{{reason=\"token\"}} {}\n\
+             portico_proxy_admin_denied_total{{reason=\"address\"}} {}\n",
+            u8::from(guard.is_open()),
+            guard.unauthorized.load(Relaxed),
+            guard.forbidden.load(Relaxed),
+        );
+        plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+    }
+}
