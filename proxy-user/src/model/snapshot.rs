@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a provider read, unchecked: text and numbers as its source has them, plus what it could not even read.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// Name of the network that has the tasks' addresses for published ports; exists without being declared.
 pub const INGRESS: &str = "ingress";
@@ -19,10 +19,11 @@ pub struct Snapshot {
     pub nodes: Vec<NodeParams>,
     /// Networks.
     pub networks: Vec<NetworkParams>,
-    /// Tasks on all nodes.
-    pub tasks: Vec<TaskParams>,
-    /// Services.
-    pub services: Vec<ServiceParams>,
+    /// Tasks on all nodes. What has not changed since the last snapshot may be the same allocation: then nobody
+    /// looks at it again.
+    pub tasks: Vec<Arc<TaskParams>>,
+    /// Services; as tasks.
+    pub services: Vec<Arc<ServiceParams>>,
     /// What is wrong with the source itself.
     pub problems: Vec<Problem>,
     /// Something could not be read so badly that its name is unknown: what is missing may be just that, so

@@ -2,12 +2,14 @@
 //! The `file` provider: `portico.toml`.
 //!
 //! Life of a change: the watcher sees another inode, size or modification time; it waits until two looks in a
-//! row see the same (an editor that writes in place passes through states that nobody meant); the text is
-//! parsed into a snapshot and reported. A text that is no TOML is reported as unreadable and changes nothing.
+//! row see the same (an editor that writes in place passes through states that nobody meant); what has changed
+//! of the text is parsed, and a whole snapshot is reported. A text that is no TOML is reported as unreadable and changes nothing.
 
+mod chunks;
 mod parse;
 pub mod watch;
 
+pub use chunks::Reader;
 pub use parse::{FileError, parse};
 
 use std::path::Path;

@@ -13,6 +13,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -218,15 +219,15 @@ fn add(snapshot: &mut Snapshot, entry: &Entry) {
     let (Entry::Vip { service, .. } | Entry::Port { service, .. }) = entry;
     let known = snapshot.services.iter().position(|known| known.name == *service);
     let into = match known {
-        Some(known) => &mut snapshot.services[known],
+        Some(known) => Arc::make_mut(&mut snapshot.services[known]),
         None => {
-            snapshot.services.push(ServiceParams {
+            snapshot.services.push(Arc::new(ServiceParams {
                 name: service.clone(),
                 remembered: true,
                 ..ServiceParams::default()
-            });
+            }));
             let last = snapshot.services.len() - 1;
-            &mut snapshot.services[last]
+            Arc::make_mut(&mut snapshot.services[last])
         }
     };
     match entry {

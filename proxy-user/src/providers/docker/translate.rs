@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::PathBuf,
+    sync::Arc,
 };
 
 use listed::Listed;
@@ -404,15 +405,17 @@ impl Builder {
                 })
                 .collect(),
             networks: self.networks,
-            tasks: self.tasks.into_values().collect(),
+            tasks: self.tasks.into_values().map(Arc::new).collect(),
             services: drafts
                 .into_iter()
-                .map(|(name, draft, ports)| ServiceParams {
-                    name,
-                    vips: draft.vips,
-                    ports,
-                    tasks: draft.tasks.into_iter().collect(),
-                    ..ServiceParams::default()
+                .map(|(name, draft, ports)| {
+                    Arc::new(ServiceParams {
+                        name,
+                        vips: draft.vips,
+                        ports,
+                        tasks: draft.tasks.into_iter().collect(),
+                        ..ServiceParams::default()
+                    })
                 })
                 .collect(),
             problems: self.problems,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! TOML text -> snapshot. Types and unknown keys are checked here, per object; meaning is checked by the Writer.
 
+use std::sync::Arc;
+
 use toml::{Table, Value};
 
 use super::FILE_BYTES_MAX;
@@ -51,11 +53,16 @@ pub fn parse(source: &str, text: &str, node: Option<&str>) -> Result<Snapshot, F
     let table: Table = text
         .parse()
         .map_err(|error: toml::de::Error| syntax(error.to_string()))?;
+    Ok(document(source, &table, node))
+}
+
+/// Reads a whole document.
+pub(super) fn document(source: &str, table: &Table, node: Option<&str>) -> Snapshot {
     let mut snapshot = Snapshot {
         source: source.into(),
         ..Snapshot::default()
     };
-    let mut file = Fields::new(&table);
+    let mut file = Fields::new(table);
     let own = file.optional_text("node");
     snapshot.node = node.map(str::to_owned).or(own).unwrap_or_default();
     let mut partial = false;
@@ -74,46 +81,79 @@ pub fn parse(source: &str, text: &str, node: Option<&str>) -> Result<Snapshot, F
             problems: fields.finish(),
         }
     });
-    snapshot.tasks = items(&mut file, "tasks", &mut partial, |name, mut fields| {
-        let node = fields.text("node");
-        let netns = fields.optional_text("netns").map(Into::into);
-        let networks = fields.text_table("networks");
-        let draining = fields.optional_bool("draining");
-        TaskParams {
-            name,
-            node,
-            netns,
-            networks,
-            draining,
-            problems: fields.finish(),
-        }
-    });
-    snapshot.services = items(&mut file, "services", &mut partial, |name, mut fields| {
-        let vips = fields.text_table("vips");
-        let ports = fields.tables("ports", |port| PortParams {
-            published: port.number("published"),
-            target: port.number("target"),
-            protocol: port.optional_text("protocol").unwrap_or_else(|| "tcp".into()),
-            guessed: false,
-        });
-        let tasks = fields.text_list("tasks");
-        let backends = fields.tables("backends", |backend| BackendParams {
-            address: backend.text("address"),
-            port: backend.number("port"),
-        });
-        ServiceParams {
-            name,
-            vips,
-            ports,
-            tasks,
-            backends,
-            remembered: false,
-            problems: fields.finish(),
-        }
-    });
+    snapshot.tasks = items(&mut file, TASKS, &mut partial, task);
+    snapshot.services = items(&mut file, SERVICES, &mut partial, service);
     snapshot.problems = file.finish();
     snapshot.partial = partial;
-    Ok(snapshot)
+    snapshot
+}
+
+/// The key of the tasks.
+pub(super) const TASKS: &str = "tasks";
+/// The key of the services.
+pub(super) const SERVICES: &str = "services";
+
+fn task(name: String, mut fields: Fields<'_>) -> Arc<TaskParams> {
+    let node = fields.text("node");
+    let netns = fields.optional_text("netns").map(Into::into);
+    let networks = fields.text_table("networks");
+    let draining = fields.optional_bool("draining");
+    Arc::new(TaskParams {
+        name,
+        node,
+        netns,
+        networks,
+        draining,
+        problems: fields.finish(),
+    })
+}
+
+fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
+    let vips = fields.text_table("vips");
+    let ports = fields.tables("ports", |port| PortParams {
+        published: port.number("published"),
+        target: port.number("target"),
+        protocol: port.optional_text("protocol").unwrap_or_else(|| "tcp".into()),
+        guessed: false,
+    });
+    let tasks = fields.text_list("tasks");
+    let backends = fields.tables("backends", |backend| BackendParams {
+        address: backend.text("address"),
+        port: backend.number("port"),
+    });
+    Arc::new(ServiceParams {
+        name,
+        vips,
+        ports,
+        tasks,
+        backends,
+        remembered: false,
+        problems: fields.finish(),
+    })
+}
+
+/// Reads a text that is nothing but one task with a name.
+pub(super) fn one_task(text: &str) -> Option<Arc<TaskParams>> {
+    one(TASKS, text, task)
+}
+
+/// Reads a text that is nothing but one service with a name.
+pub(super) fn one_service(text: &str) -> Option<Arc<ServiceParams>> {
+    one(SERVICES, text, service)
+}
+
+fn one<T>(key: &str, text: &str, read: impl FnOnce(String, Fields<'_>) -> T) -> Option<T> {
+    let document: Table = text.parse().ok()?;
+    let [item] = &document.get(key)?.as_array()?[..] else {
+        return None;
+    };
+    if document.len() != 1 {
+        return None;
+    }
+    let item = item.as_table()?;
+    let mut fields = Fields::new(item);
+    let name = fields.take("name")?.as_str()?.to_owned();
+    Some(read(name, fields))
 }
 
 /// Reads an array of tables whose items have a name. `partial` is set when one has none, because then nobody

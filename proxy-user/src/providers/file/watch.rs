@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{FileError, parse, read_text};
+use super::{FileError, Reader, read_text};
 use crate::providers::Report;
 
 /// How often the file is looked at: one stat(2), some microseconds.
@@ -38,9 +38,8 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
 #[derive(Debug)]
 pub struct Watcher {
     path: PathBuf,
-    node: Option<String>,
+    reader: Reader,
     seen: Option<Stamp>,
-    text: Option<String>,
     failed: bool,
 }
 
@@ -48,10 +47,9 @@ impl Watcher {
     /// A watcher that reports at its first look.
     pub fn new(path: PathBuf, node: Option<String>) -> Self {
         Self {
+            reader: Reader::new(path.display().to_string(), node),
             path,
-            node,
             seen: None,
-            text: None,
             failed: false,
         }
     }
@@ -93,10 +91,10 @@ impl Watcher {
         };
         // Written again while it was read: the next look sees another stamp.
         self.seen = Some(now);
-        if self.text.as_ref() == Some(&text) && !self.failed {
+        if self.reader.text() == text && !self.failed {
             return None;
         }
-        let report = match parse(&self.path.display().to_string(), &text, self.node.as_deref()) {
+        let report = match self.reader.read(text) {
             Ok(snapshot) => {
                 self.failed = false;
                 Report::Snapshot(snapshot)
@@ -106,7 +104,6 @@ impl Watcher {
                 Report::Unreadable(error.to_string())
             }
         };
-        self.text = Some(text);
         Some(report)
     }
 

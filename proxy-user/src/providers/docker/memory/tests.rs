@@ -43,7 +43,8 @@ fn look(memory: &mut Memory, engine: &Engine, now: Instant) -> Snapshot {
 }
 
 fn web(snapshot: &Snapshot) -> Option<&ServiceParams> {
-    snapshot.services.iter().find(|service| service.name == "web")
+    let found = snapshot.services.iter().find(|service| service.name == "web");
+    found.map(|service| &**service)
 }
 
 /// What is left of `web` a second after an engine answered `after`.
