@@ -24,7 +24,7 @@ pub enum Provider {
     /// `portico.toml`.
     File {
         /// The watcher.
-        watcher: file::watch::Watcher,
+        watcher: Box<file::watch::Watcher>,
         /// The file.
         source: String,
         /// This node.
@@ -62,12 +62,15 @@ impl Provider {
     /// Looks again and again, and puts what is new into the mailbox.
     pub async fn run(self, mailbox: std::sync::Arc<Mailbox>) {
         match self {
-            Provider::File { mut watcher, .. } => loop {
-                if let Some(report) = watcher.look().await {
-                    mailbox.put(report);
+            Provider::File { mut watcher, .. } => {
+                let mut bell = file::watch::Bell::new(watcher.path());
+                loop {
+                    if let Some(report) = watcher.look().await {
+                        mailbox.put(report);
+                    }
+                    bell.ring().await;
                 }
-                tokio::time::sleep(file::watch::LOOK_INTERVAL).await;
-            },
+            }
             Provider::Docker(watcher) => watcher.run(|report| mailbox.put(report)).await,
         }
     }

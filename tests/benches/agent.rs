@@ -5,7 +5,7 @@
 //! one file. First the agent's own control thread in this process: from the file's text to the last map entry,
 //! for everything and for one changed backend. Then, if there is a target/release/portico (cargo xtask build),
 //! the real agent: from rename(2) of the file until its API tells of the last entry, which adds the provider's
-//! detection (a stat(2) every LOOK_INTERVAL), and its resident memory. Medians, with the spread between rounds.
+//! detection (a stat(2) every TOLD_INTERVAL), and its resident memory. Medians, with the spread between rounds.
 
 #[path = "../tests/kernel/support.rs"]
 #[allow(
@@ -31,7 +31,7 @@ use proxy_user::{
     kernel::{self, Options},
     providers::{
         Report,
-        file::{self, watch::LOOK_INTERVAL},
+        file::{self, watch::TOLD_INTERVAL},
     },
     reconcile::Status,
     unix_http,
@@ -192,11 +192,13 @@ fn in_process(machine: &Machine) {
         let mailbox = mailbox.clone();
         thread::spawn(move || control.run(&mailbox))
     };
-    let apply = |text: &str, costs: Option<&mut Costs>| {
+    let mut reader = file::Reader::new(machine.file().display().to_string(), None);
+    let mut apply = |text: &str, costs: Option<&mut Costs>| {
         machine.put(text);
         let before = shared.view.load_full();
         let start = Instant::now();
-        let snapshot = file::read(&machine.file(), None).expect("the file is right");
+        let text = fs::read_to_string(machine.file()).expect("scratch folder");
+        let snapshot = reader.read(text).expect("the file is right");
         let parsed = start.elapsed();
         mailbox.put(Report::Snapshot(snapshot));
         let after = loop {
@@ -332,12 +334,12 @@ fn the_agent(machine: &Machine, binary: &Path) {
         machine.put(EMPTY);
         agent.until(|status| status["frontends"]["total"] == 0);
         // Not in step with the provider's looks.
-        thread::sleep(LOOK_INTERVAL * (round as u32) / (ROUNDS as u32));
+        thread::sleep(TOLD_INTERVAL * (round as u32) / (ROUNDS as u32));
         machine.put(&texts[0]);
         all.push(milliseconds(
             agent.until(|status| status["frontends"]["done"] == SERVICES),
         ));
-        thread::sleep(LOOK_INTERVAL * (round as u32) / (ROUNDS as u32));
+        thread::sleep(TOLD_INTERVAL * (round as u32) / (ROUNDS as u32));
         let before = agent.operations();
         machine.put(&texts[1]);
         one.push(milliseconds(agent.until(|status| {
@@ -345,7 +347,7 @@ fn the_agent(machine: &Machine, binary: &Path) {
         })));
         texts.swap(0, 1);
     }
-    println!("the agent, from rename to its API telling of it (looks every {LOOK_INTERVAL:?}):");
+    println!("the agent, from rename to its API telling of it (looks every {TOLD_INTERVAL:?}):");
     println!("  everything new:      {}", spread("ms", all));
     println!("  one backend changed: {}", spread("ms", one));
     let busy = agent.memory("VmRSS");

@@ -120,7 +120,7 @@ fn from_file(path: PathBuf, node: Option<String>) -> Result<Chosen, Exit> {
         source: path.display().to_string(),
         // Who this node is was settled at the start, with the tunnel: a later edit of `node` must not turn all
         // local tasks into remote ones.
-        watcher: file::watch::Watcher::new(path, Some(snapshot.node.clone())),
+        watcher: Box::new(file::watch::Watcher::new(path, Some(snapshot.node.clone()))),
         node: snapshot.node,
     };
     // The watcher's first look reports the file.

@@ -124,7 +124,7 @@ impl Control {
             return;
         }
         let now = Instant::now();
-        self.sandboxes.refresh(&self.writer.namespaces(), now);
+        self.sandboxes.refresh(self.writer.namespaces(), now);
         self.view.sandboxes = self.sandboxes.problems();
         let facts = self.writer.set_facts(self.sandboxes.facts());
         let addresses = self.writer.set_local_addrs((self.local_addrs)());

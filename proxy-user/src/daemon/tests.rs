@@ -90,7 +90,7 @@ async fn until(socket: &Path, what: &str, wanted: impl Fn(&Value) -> bool) -> Va
 
 fn agent(kernel: &Fake, file: &Path, socket: &Path) -> tokio::task::JoinHandle<Result<(), Exit>> {
     let provider = Provider::File {
-        watcher: Watcher::new(file.into(), None),
+        watcher: Box::new(Watcher::new(file.into(), None)),
         source: file.display().to_string(),
         node: "n1".into(),
     };
@@ -233,7 +233,7 @@ async fn metrics_are_served_and_an_address_in_use_is_said() {
 
     let folder = tempfile::tempdir().unwrap();
     let provider = Provider::File {
-        watcher: Watcher::new(folder.path().join("portico.toml"), None),
+        watcher: Box::new(Watcher::new(folder.path().join("portico.toml"), None)),
         source: "portico.toml".into(),
         node: "n1".into(),
     };

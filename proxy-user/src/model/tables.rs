@@ -28,7 +28,7 @@ pub struct Tables {
     /// Services.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// Frontends, each with its backends.
-    pub frontends: BTreeMap<FrontendAddr, Frontend>,
+    pub frontends: BTreeMap<FrontendAddr, Arc<Frontend>>,
     /// Namespaces.
     pub scopes: BTreeMap<Cookie, Scope>,
     /// Tasks of this node that other nodes may send to.
@@ -90,6 +90,49 @@ pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
     tables
 }
 
+/// Whether the named services change nothing but frontends: no task of this node, nothing that the node's own
+/// namespace sees.
+pub(super) fn only_frontends(tables: &Tables, inputs: &Inputs<'_>, names: &BTreeSet<ServiceName>) -> bool {
+    let old = names.iter().filter_map(|name| tables.services.get(name));
+    let new = names.iter().filter_map(|name| inputs.services.get(name));
+    old.chain(new).all(|service| {
+        service.vips.iter().all(|vip| vip.network != inputs.host_network)
+            && service.tasks.iter().all(|task| task.netns().is_none())
+    })
+}
+
+/// Makes the named services in the tables as they are in force.
+pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<ServiceName>) {
+    tables.prune = inputs.prune;
+    // All of the old before any of the new: an address may go from one service to another.
+    for name in names {
+        if let Some(old) = tables.services.remove(name) {
+            for address in addresses(&old) {
+                tables.frontends.remove(&address);
+            }
+        }
+    }
+    for name in names {
+        if let Some(new) = inputs.services.get(name) {
+            add_service(tables, new, inputs.facts);
+            tables.services.insert(name.clone(), new.clone());
+        }
+    }
+}
+
+/// The addresses of a service's frontends.
+fn addresses(service: &Service) -> impl Iterator<Item = FrontendAddr> {
+    let vips = service.vips.iter().map(|vip| FrontendAddr::Vip {
+        network: vip.network,
+        address: vip.address,
+    });
+    let ports = service.ports.iter().map(|port| FrontendAddr::Published {
+        port: port.published,
+        protocol: port.protocol,
+    });
+    vips.chain(ports)
+}
+
 fn facts_of<'a>(task: &Task, facts: &'a BTreeMap<PathBuf, Facts>) -> Option<&'a Facts> {
     facts.get(task.netns()?)
 }
@@ -116,11 +159,11 @@ fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf,
                 network: vip.network,
                 address: vip.address,
             },
-            Frontend {
+            Arc::new(Frontend {
                 service: service.name.clone(),
                 target_port: 0,
                 backends: of_tasks.chain(plain).collect(),
-            },
+            }),
         );
     }
     if service.ports.is_empty() {
@@ -142,11 +185,11 @@ fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf,
                 port: port.published,
                 protocol: port.protocol,
             },
-            Frontend {
+            Arc::new(Frontend {
                 service: service.name.clone(),
                 target_port: port.target,
                 backends: backends.clone(),
-            },
+            }),
         );
     }
 }

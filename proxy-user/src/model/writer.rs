@@ -8,7 +8,9 @@
 //! that version holds. The result is consistent because every kept version was in force a moment ago together
 //! with all the others.
 
+mod changes;
 mod claims;
+mod edit;
 mod resolve;
 
 use std::{
@@ -18,7 +20,9 @@ use std::{
     sync::Arc,
 };
 
+use changes::Changes;
 use claims::Claims;
+use edit::Flawless;
 use resolve::Resolver;
 
 use super::{
@@ -42,6 +46,18 @@ pub struct Writer {
     local_addrs: BTreeSet<Ipv4Addr>,
     refusals: Vec<Refusal>,
     prune: bool,
+    /// What `services` hold.
+    claims: Claims,
+    /// Tasks of this node.
+    here: usize,
+    /// The last snapshot, if nothing was refused of it.
+    flawless: Option<Flawless>,
+    /// The namespaces of this node's tasks, once somebody has asked.
+    namespaces: Option<BTreeMap<PathBuf, Namespace>>,
+    /// What the next picture differs in from `tables`.
+    changes: Changes,
+    /// The last picture.
+    tables: Tables,
 }
 
 impl Writer {
@@ -56,15 +72,24 @@ impl Writer {
             local_addrs: BTreeSet::new(),
             refusals: Vec::new(),
             prune: false,
+            claims: Claims::default(),
+            here: 0,
+            flawless: None,
+            namespaces: None,
+            changes: Changes::default(),
+            tables: Tables::default(),
         }
     }
 
     /// Takes what is right of a snapshot and returns what is not.
     pub fn apply(&mut self, snapshot: &Snapshot) -> &[Refusal] {
-        let mut report = Report {
-            source: snapshot.source.clone(),
-            refusals: Vec::new(),
-        };
+        if self.edit(snapshot) {
+            self.refusals.clear();
+            return &self.refusals;
+        }
+        self.changes = Changes::Everything;
+        self.namespaces = None;
+        let mut report = Report::new(snapshot);
         for problem in &snapshot.problems {
             report.add(Kind::Source, "", problem, false);
         }
@@ -90,7 +115,8 @@ impl Writer {
             }
         }
         let missing_stay = if snapshot.partial { Some(&seen) } else { None };
-        self.services = self.settle(wanted, &mut refused, missing_stay);
+        (self.services, self.claims) = self.settle(wanted, &mut refused, missing_stay);
+        self.here = self.tasks.values().filter(|task| task.netns().is_some()).count();
         let mut lost = false;
         for (name, problems) in &refused {
             let kept = self.services.contains_key(name);
@@ -101,6 +127,8 @@ impl Writer {
         }
         // Once allowed it stays so: from then on this Writer knows every good version there has been.
         self.prune |= !snapshot.partial && !lost && !report.any_without_kept(Kind::Task);
+        let flawless = report.refusals.is_empty() && !snapshot.partial;
+        self.flawless = flawless.then(|| Flawless::of(snapshot));
         self.refusals = report.refusals;
         self.refusals.truncate(limits::REFUSALS_MAX);
         &self.refusals
@@ -112,7 +140,7 @@ impl Writer {
         wanted: Vec<(ServiceName, Arc<Service>)>,
         refused: &mut BTreeMap<ServiceName, Vec<Problem>>,
         missing_stay: Option<&BTreeSet<ServiceName>>,
-    ) -> BTreeMap<ServiceName, Arc<Service>> {
+    ) -> (BTreeMap<ServiceName, Arc<Service>>, Claims) {
         let by_name: BTreeMap<&ServiceName, &Arc<Service>> =
             wanted.iter().map(|(name, new)| (name, new)).collect();
         // Each round moves at least one newcomer to the refused, so this ends.
@@ -147,7 +175,7 @@ impl Writer {
                 }
             }
             if !again {
-                return in_force;
+                return (in_force, claims);
             }
         }
     }
@@ -158,32 +186,18 @@ impl Writer {
     }
 
     /// The namespaces of this node's tasks, with what they are for.
-    pub fn namespaces(&self) -> BTreeMap<PathBuf, Namespace> {
-        let mut wanted: BTreeMap<PathBuf, Namespace> = BTreeMap::new();
-        let mut add = |task: &Task, publishes: bool| {
-            if let Some(path) = task.netns() {
-                let entry = wanted.entry(path.clone()).or_insert_with(|| Namespace {
-                    task: task.name.clone(),
-                    publishes: false,
-                });
-                entry.publishes |= publishes;
-            }
-        };
-        for task in self.tasks.values() {
-            add(task, false);
-        }
-        for service in self.services.values() {
-            for task in &service.tasks {
-                add(task, !service.ports.is_empty());
-            }
-        }
-        wanted
+    pub fn namespaces(&mut self) -> &BTreeMap<PathBuf, Namespace> {
+        let (tasks, services) = (&self.tasks, &self.services);
+        self.namespaces.get_or_insert_with(|| namespaces(tasks, services))
     }
 
     /// Replaces the facts about namespaces; true if they differ.
     pub fn set_facts(&mut self, facts: BTreeMap<PathBuf, Facts>) -> bool {
         let differ = self.facts != facts;
-        self.facts = facts;
+        if differ {
+            self.facts = facts;
+            self.changes = Changes::Everything;
+        }
         differ
     }
 
@@ -196,13 +210,16 @@ impl Writer {
             .take(limits::LOCAL_ADDRS_MAX)
             .collect();
         let differ = self.local_addrs != addresses;
-        self.local_addrs = addresses;
+        if differ {
+            self.local_addrs = addresses;
+            self.changes = Changes::Everything;
+        }
         differ
     }
 
     /// The picture of what is in force now.
-    pub fn tables(&self) -> Tables {
-        tables::derive(&Inputs {
+    pub fn tables(&mut self) -> Tables {
+        let inputs = Inputs {
             services: &self.services,
             tasks: &self.tasks,
             facts: &self.facts,
@@ -210,8 +227,40 @@ impl Writer {
             own_cookie: self.own_cookie,
             host_network: NetworkId::of(HOST),
             prune: self.prune,
-        })
+        };
+        match std::mem::replace(&mut self.changes, Changes::none()) {
+            Changes::Some(names) if tables::only_frontends(&self.tables, &inputs, &names) => {
+                tables::update(&mut self.tables, &inputs, &names);
+            }
+            _ => self.tables = tables::derive(&inputs),
+        }
+        self.tables.clone()
     }
+}
+
+fn namespaces(
+    tasks: &BTreeMap<TaskName, Arc<Task>>,
+    services: &BTreeMap<ServiceName, Arc<Service>>,
+) -> BTreeMap<PathBuf, Namespace> {
+    let mut wanted: BTreeMap<PathBuf, Namespace> = BTreeMap::new();
+    let mut add = |task: &Task, publishes: bool| {
+        if let Some(path) = task.netns() {
+            let entry = wanted.entry(path.clone()).or_insert_with(|| Namespace {
+                task: task.name.clone(),
+                publishes: false,
+            });
+            entry.publishes |= publishes;
+        }
+    };
+    for task in tasks.values() {
+        add(task, false);
+    }
+    for service in services.values() {
+        for task in &service.tasks {
+            add(task, !service.ports.is_empty());
+        }
+    }
+    wanted
 }
 
 /// What a namespace is wanted for.
@@ -230,6 +279,13 @@ struct Report {
 }
 
 impl Report {
+    fn new(snapshot: &Snapshot) -> Self {
+        Self {
+            source: snapshot.source.clone(),
+            refusals: Vec::new(),
+        }
+    }
+
     fn add(&mut self, kind: Kind, name: &str, problem: &Problem, kept: bool) {
         self.refusals.push(Refusal {
             source: self.source.clone(),

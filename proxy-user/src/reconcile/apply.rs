@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,10 @@ use super::{
     ops::Op,
     plan::{Plan, Protected, Subject, plan},
 };
-use crate::{backoff::Backoff, model::Tables};
+use crate::{
+    backoff::Backoff,
+    model::{Frontend, FrontendAddr, Tables},
+};
 
 /// Shortest wait before a failed operation is tried again.
 pub const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -53,6 +57,10 @@ pub struct Pass {
 pub struct Reconciler {
     datapath: Box<dyn Datapath>,
     mirror: Realized,
+    /// What the kernel is known to have, exactly and nothing else: the next pass looks at what differs only.
+    settled: Option<BTreeMap<FrontendAddr, Arc<Frontend>>>,
+    /// Backends without a slot, while `settled`.
+    unslotted: BTreeMap<FrontendKey, Vec<u32>>,
     protected: Protected,
     next_backend: u32,
     statuses: BTreeMap<FrontendKey, Status>,
@@ -72,6 +80,8 @@ impl Reconciler {
                 .map_or(1, |(id, _)| id.saturating_add(1)),
             mirror,
             datapath,
+            settled: None,
+            unslotted: BTreeMap::new(),
             statuses: BTreeMap::new(),
             errors: BTreeMap::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
@@ -80,6 +90,7 @@ impl Reconciler {
 
     /// Reads the kernel again, in case somebody else changed it.
     pub fn resync(&mut self) -> Result<(), DatapathError> {
+        self.settled = None;
         self.mirror = self.datapath.dump()?;
         Ok(())
     }
@@ -102,7 +113,7 @@ impl Reconciler {
     /// What a pass would do.
     pub fn plan(&self, tables: &Tables) -> Plan {
         plan(
-            &desired(tables, &BTreeSet::new()),
+            &desired(tables, &BTreeSet::new(), None),
             &self.mirror,
             &self.protected,
             self.next_backend,
@@ -114,9 +125,17 @@ impl Reconciler {
         let mut pass = Pass::default();
         let mut blocked = BTreeSet::new();
         self.errors.clear();
+        let mut only = self
+            .settled
+            .take()
+            .map(|settled| differing(&settled, &tables.frontends));
         // Every round but the last blocks one more interface, so this ends.
         loop {
-            let want = desired(tables, &blocked);
+            let mut want = desired(tables, &blocked, only.as_ref());
+            if let Some(only) = &mut want.only {
+                let held = only.keys.iter().filter_map(|key| self.unslotted.get(key));
+                only.unslotted = held.flatten().copied().collect();
+            }
             self.protected.release(&want);
             if tables.prune {
                 self.protected = Protected::default();
@@ -125,16 +144,23 @@ impl Reconciler {
             self.next_backend = plan.next_backend;
             match self.perform(&plan, &mut pass) {
                 Ok(failed) => {
+                    match &want.only {
+                        Some(only) => self.unslotted.retain(|key, _| !only.keys.contains(key)),
+                        None => self.unslotted.clear(),
+                    }
+                    self.unslotted.extend(plan.unslotted);
                     self.record(&want, failed);
                     break;
                 }
                 Err(ifindex) => {
                     blocked.insert(ifindex);
+                    only = None;
                 }
             }
         }
         if pass.failed == 0 {
             self.backoff.succeeded();
+            self.settled = tables.prune.then(|| tables.frontends.clone());
         } else {
             pass.retry = Some(self.backoff.failed());
         }
@@ -193,14 +219,39 @@ impl Reconciler {
     }
 
     fn record(&mut self, want: &Desired, mut failed: BTreeMap<FrontendKey, String>) {
-        self.statuses = want
-            .frontends
-            .keys()
-            .map(|key| (*key, failed.remove(key).map_or(Status::Done, Status::Error)))
-            .collect();
+        match &want.only {
+            Some(only) => self.statuses.retain(|key, _| !only.keys.contains(key)),
+            None => self.statuses.clear(),
+        }
+        self.statuses.extend(
+            want.frontends
+                .keys()
+                .map(|key| (*key, failed.remove(key).map_or(Status::Done, Status::Error))),
+        );
         // What is left failed to go away.
         for (key, why) in failed {
             self.errors.insert(super::ops::Key(key).to_string(), why);
+        }
+    }
+}
+
+/// The addresses that are in one of two pictures only, or not the same in both.
+fn differing(
+    old: &BTreeMap<FrontendAddr, Arc<Frontend>>,
+    new: &BTreeMap<FrontendAddr, Arc<Frontend>>,
+) -> BTreeSet<FrontendAddr> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    let mut differing = BTreeSet::new();
+    loop {
+        let (before, after) = (old.peek().copied(), new.peek().copied());
+        let Some(first) = before.into_iter().chain(after).map(|(address, _)| *address).min() else {
+            return differing;
+        };
+        let before = old.next_if(|(address, _)| **address == first);
+        let after = new.next_if(|(address, _)| **address == first);
+        // Comparing two Arcs compares pointers first.
+        if before != after {
+            differing.insert(first);
         }
     }
 }

@@ -57,6 +57,18 @@ pub struct Desired {
     pub task_links: BTreeSet<u32>,
     /// By key.
     pub frontends: BTreeMap<FrontendKey, DesiredFrontend>,
+    /// If set, `frontends` speaks of these only: every other frontend is in the kernel as it should be, and
+    /// nothing else is.
+    pub only: Option<Focus>,
+}
+
+/// What has to be looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Focus {
+    /// Frontends, those to remove as well.
+    pub keys: BTreeSet<FrontendKey>,
+    /// Backends without a slot that these frontends hold because they are draining.
+    pub unslotted: Vec<u32>,
 }
 
 /// The key of a frontend.
@@ -83,8 +95,9 @@ pub fn frontend_key(address: FrontendAddr) -> FrontendKey {
 }
 
 /// What the tables mean. Local backends behind an interface in `blocked` (the reply program could not be
-/// attached there, so that replies would leave with the wrong source) get no new flow.
-pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>) -> Desired {
+/// attached there, so that replies would leave with the wrong source) get no new flow. With `only`, frontends
+/// other than these are taken to be in the kernel already.
+pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&BTreeSet<FrontendAddr>>) -> Desired {
     let mut desired = Desired {
         scopes: tables
             .scopes
@@ -96,6 +109,10 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>) -> Desired {
             .iter()
             .map(|a| (be(*a), LocalAddr { flags: 0 }))
             .collect(),
+        only: only.map(|only| Focus {
+            keys: only.iter().map(|address| frontend_key(*address)).collect(),
+            unslotted: Vec::new(),
+        }),
         ..Desired::default()
     };
     for (id, gateway) in &tables.local_tasks {
@@ -104,10 +121,19 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>) -> Desired {
             desired.task_links.insert(gateway.host_ifindex);
         }
     }
-    for (address, frontend) in &tables.frontends {
-        desired
+    let mut add = |address: &FrontendAddr, frontend: &model::Frontend| {
+        let value = desired_frontend(frontend, blocked);
+        desired.frontends.insert(frontend_key(*address), value);
+    };
+    match only {
+        Some(only) => only
+            .iter()
+            .filter_map(|address| tables.frontends.get_key_value(address))
+            .for_each(|(address, frontend)| add(address, frontend)),
+        None => tables
             .frontends
-            .insert(frontend_key(*address), desired_frontend(frontend, blocked));
+            .iter()
+            .for_each(|(address, frontend)| add(address, frontend)),
     }
     desired
 }

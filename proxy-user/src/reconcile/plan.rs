@@ -43,6 +43,8 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Where the next search for a free backend id begins.
     pub next_backend: u32,
+    /// Backends without a slot that stay because they are draining, for each frontend that has any.
+    pub unslotted: BTreeMap<FrontendKey, Vec<u32>>,
 }
 
 impl Plan {
@@ -111,17 +113,33 @@ pub fn plan(desired: &Desired, realized: &Realized, protected: &Protected, next_
         let ops = world.upsert(*key, want);
         plan.push(Subject::Frontend(*key), ops);
     }
-    for key in realized.frontends.keys() {
+    for (key, _) in looked_at(desired, realized) {
         if !desired.frontends.contains_key(key) && !protected.frontends.contains(key) {
             let ops = world.remove(*key);
             plan.push(Subject::Frontend(*key), ops);
         }
     }
-    let leftovers = world.leftovers(protected);
+    let leftovers = world.leftovers(protected, desired.only.is_some());
     plan.push(Subject::Leftovers, leftovers);
+    plan.unslotted = std::mem::take(&mut world.unslotted);
     delete_shared(&mut plan, desired, realized, protected);
     plan.next_backend = world.next_backend;
     plan
+}
+
+/// The frontends in the kernel that the plan is about.
+fn looked_at<'a>(
+    desired: &'a Desired,
+    realized: &'a Realized,
+) -> Box<dyn Iterator<Item = (&'a FrontendKey, &'a Frontend)> + 'a> {
+    match &desired.only {
+        Some(only) => Box::new(
+            only.keys
+                .iter()
+                .filter_map(|key| realized.frontends.get_key_value(key)),
+        ),
+        None => Box::new(realized.frontends.iter()),
+    }
 }
 
 fn set_shared(plan: &mut Plan, desired: &Desired, realized: &Realized) {
@@ -175,6 +193,8 @@ struct World<'a> {
     slots: HashMap<FrontendKey, Vec<Option<u32>>>,
     /// Backends that no visible slot names, by identity.
     orphans: BTreeMap<Ident, VecDeque<u32>>,
+    /// What stays without a slot.
+    unslotted: BTreeMap<FrontendKey, Vec<u32>>,
     used_frontends: HashSet<u32>,
     new_backends: HashSet<u32>,
     next_frontend: u32,
@@ -187,18 +207,17 @@ impl<'a> World<'a> {
             realized,
             slots: HashMap::with_capacity(realized.frontends.len()),
             orphans: BTreeMap::new(),
+            unslotted: BTreeMap::new(),
             used_frontends: HashSet::with_capacity(realized.frontends.len()),
             new_backends: HashSet::new(),
             next_frontend: 0,
             next_backend,
         };
-        let mut owned: HashSet<u32> = HashSet::with_capacity(realized.backends.len());
+        let mut owned: HashSet<u32> = HashSet::new();
         // What is wanted comes first: should two frontends have one id (nobody writes that, but maps can be
         // edited), the one that stays keeps it.
-        let (wanted, unwanted): (Vec<_>, Vec<_>) = realized
-            .frontends
-            .iter()
-            .partition(|(key, _)| desired.frontends.contains_key(key));
+        let (wanted, unwanted): (Vec<_>, Vec<_>) =
+            looked_at(desired, realized).partition(|(key, _)| desired.frontends.contains_key(key));
         for (key, frontend) in wanted.into_iter().chain(unwanted) {
             if frontend.id >= FRONTENDS_MAX || !world.used_frontends.insert(frontend.id) {
                 continue;
@@ -214,6 +233,18 @@ impl<'a> World<'a> {
                 }
             }
             world.slots.insert(*key, slots);
+        }
+        if let Some(only) = &desired.only {
+            // All other frontends are as they should be: no id of theirs is free, no backend without a slot.
+            world
+                .used_frontends
+                .extend(realized.frontends.values().map(|frontend| frontend.id));
+            for id in &only.unslotted {
+                if let Some(backend) = realized.backends.get(id) {
+                    world.orphans.entry(ident(backend)).or_default().push_back(*id);
+                }
+            }
+            return world;
         }
         for (id, backend) in &realized.backends {
             if !owned.contains(id) {
@@ -262,6 +293,7 @@ impl<'a> World<'a> {
             if realized.backends.get(&backend) != Some(value) {
                 ops.push(Op::SetBackend(backend, *value));
             }
+            self.unslotted.entry(key).or_default().push(backend);
         }
         surplus.extend(by_ident.into_values());
 
@@ -334,13 +366,17 @@ impl<'a> World<'a> {
     }
 
     /// Slots of ids that no frontend has, and backends that nobody claimed.
-    fn leftovers(&mut self, protected: &Protected) -> Vec<Op> {
+    fn leftovers(&mut self, protected: &Protected, focused: bool) -> Vec<Op> {
         let slots = self
             .realized
             .slots
             .keys()
             .filter(|slot| !self.used_frontends.contains(&slot.frontend));
-        let mut ops: Vec<Op> = slots.rev().map(|slot| Op::DeleteSlot(*slot)).collect();
+        let mut ops: Vec<Op> = if focused {
+            Vec::new()
+        } else {
+            slots.rev().map(|slot| Op::DeleteSlot(*slot)).collect()
+        };
         let mut orphans: Vec<u32> = self.orphans.values().flatten().copied().collect();
         orphans.retain(|id| !protected.orphans.contains(id));
         orphans.sort_unstable();

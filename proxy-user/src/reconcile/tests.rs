@@ -3,7 +3,13 @@
 
 use std::{net::Ipv4Addr, time::Instant};
 
-use super::{datapath::Realized, fake::Fake, faulty::Faulty, *};
+use super::{
+    datapath::{Datapath, Realized},
+    fake::Fake,
+    faulty::Faulty,
+    ops::Op,
+    *,
+};
 use crate::model::{Cookie, Facts, Gateway, Tables, Writer};
 
 /// A world from a few numbers: services with tasks on this node and another one.
@@ -294,7 +300,7 @@ fn nothing_is_pruned_before_the_provider_has_said_everything() {
 fn a_task_without_reply_program_gets_no_flow_and_the_others_do() {
     let kernel = Fake::default();
     let tables = Sketch::new(2, 11).tables();
-    let faulty = Faulty::on(kernel.clone(), |op| *op == ops::Op::AttachTaskLink(100));
+    let faulty = Faulty::on(kernel.clone(), |op| *op == Op::AttachTaskLink(100));
     let mut reconciler = Reconciler::restore(Box::new(faulty)).unwrap();
     let pass = reconciler.pass(&tables);
     assert_eq!(pass.failed, 1);
@@ -319,7 +325,7 @@ fn a_refused_frontend_shows_why_and_the_others_are_done() {
     let kernel = Fake::default();
     let faulty = Faulty::on(
         kernel.clone(),
-        |op| matches!(op, ops::Op::SetFrontend(key, _) if key.port_be == 1000_u16.to_be()),
+        |op| matches!(op, Op::SetFrontend(key, _) if key.port_be == 1000_u16.to_be()),
     );
     let mut reconciler = Reconciler::restore(Box::new(faulty)).unwrap();
     reconciler.pass(&Sketch::new(2, 3).tables());
@@ -361,4 +367,71 @@ fn a_thousand_services_are_planned_and_a_change_is_small() {
         2 + 3,
         "its frontends, its local task, link and scope"
     );
+}
+
+#[test]
+fn one_reconciler_for_many_changes_leaves_what_a_new_one_would() {
+    for seed in 1..8 {
+        let kernel = Fake::default();
+        // Every second world is disturbed.
+        let mut reconciler = if seed % 2 == 0 {
+            Reconciler::restore(Box::new(Faulty::sometimes(kernel.clone(), 30, seed))).unwrap()
+        } else {
+            Reconciler::restore(Box::new(kernel.clone())).unwrap()
+        };
+        let mut dice = seed;
+        let mut roll = |sides: u64| {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((dice >> 33) % sides) as usize
+        };
+        for step in 0..40 {
+            let mut sketch = Sketch::new(1 + roll(5), 3 + roll(9));
+            sketch.draining = roll(3);
+            sketch.without = (0..roll(4)).map(|_| roll(12)).collect();
+            let tables = sketch.tables();
+            let converged = (0..200).any(|_| reconciler.pass(&tables).failed == 0);
+            let place = format!("seed {seed}, step {step}");
+            assert!(converged, "{place}: {:?}", reconciler.errors());
+            check_invariants(&kernel.state());
+            assert_eq!(*reconciler.mirror(), *kernel.state(), "{place}");
+            assert_eq!(
+                reconciler.plan(&tables).ops().collect::<Vec<_>>(),
+                Vec::<&Op>::new(),
+                "{place}"
+            );
+            assert_eq!(reconciler.statuses().len(), tables.frontends.len(), "{place}");
+            assert!(
+                reconciler
+                    .statuses()
+                    .values()
+                    .all(|status| *status == Status::Done),
+                "{place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_somebody_else_changed_is_repaired_after_a_look() {
+    let kernel = Fake::default();
+    let mut sketch = Sketch::new(3, 4);
+    let tables = sketch.tables();
+    let mut reconciler = Reconciler::restore(Box::new(kernel.clone())).unwrap();
+    assert_eq!(reconciler.pass(&tables).failed, 0);
+    let (key, _) = kernel
+        .state()
+        .frontends
+        .first_key_value()
+        .map(|(key, value)| (*key, *value))
+        .unwrap();
+    kernel.clone().delete_frontend(key).unwrap();
+    assert_eq!(reconciler.pass(&tables).done, 0, "it has not looked");
+    reconciler.resync().unwrap();
+    assert!(reconciler.pass(&tables).done > 0);
+    assert!(kernel.state().frontends.contains_key(&key));
+    sketch.without = vec![1];
+    assert_eq!(reconciler.pass(&sketch.tables()).failed, 0);
+    converge(&kernel, &sketch.tables());
 }

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What only one service can have, and how much of everything there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::super::{
     NetworkId, Protocol, Service, ServiceName, TaskId, TaskName, VipAddr, limits, snapshot::Problem,
 };
 
 /// Who has what.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Claims {
     ports: BTreeMap<(Protocol, u16), ServiceName>,
     vips: BTreeMap<(NetworkId, VipAddr), ServiceName>,
-    tunnel_ids: BTreeMap<TaskId, TaskName>,
+    /// With the number of services that publish the task.
+    tunnel_ids: BTreeMap<TaskId, (TaskName, usize)>,
     services: usize,
     backends: usize,
 }
@@ -36,11 +37,34 @@ impl Claims {
         }
         if !service.ports.is_empty() {
             for task in &service.tasks {
-                self.tunnel_ids.insert(task.id, task.name.clone());
+                let entry = self.tunnel_ids.entry(task.id);
+                entry.or_insert_with(|| (task.name.clone(), 0)).1 += 1;
             }
         }
         self.services += 1;
         self.backends += backends(service);
+    }
+
+    /// Gives back what a service holds.
+    pub(super) fn release(&mut self, service: &Service) {
+        for port in &service.ports {
+            self.ports.remove(&(port.protocol, port.published));
+        }
+        for vip in &service.vips {
+            self.vips.remove(&(vip.network, vip.address));
+        }
+        if !service.ports.is_empty() {
+            for task in &service.tasks {
+                if let Entry::Occupied(mut entry) = self.tunnel_ids.entry(task.id) {
+                    entry.get_mut().1 -= 1;
+                    if entry.get().1 == 0 {
+                        entry.remove();
+                    }
+                }
+            }
+        }
+        self.services -= 1;
+        self.backends -= backends(service);
     }
 
     fn check(&self, service: &Service) -> Result<(), Problem> {
@@ -65,7 +89,11 @@ impl Claims {
         }
         if !service.ports.is_empty() {
             for (i, task) in service.tasks.iter().enumerate() {
-                if let Some(owner) = self.tunnel_ids.get(&task.id).filter(|owner| **owner != task.name) {
+                if let Some((owner, _)) = self
+                    .tunnel_ids
+                    .get(&task.id)
+                    .filter(|(owner, _)| *owner != task.name)
+                {
                     return Err(Problem::new(
                         format!("tasks[{i}]"),
                         format!(

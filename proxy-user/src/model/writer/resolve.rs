@@ -173,7 +173,7 @@ impl Resolver {
         in_force
     }
 
-    fn task(&self, params: &TaskParams) -> Result<Task, Vec<Problem>> {
+    pub(super) fn task(&self, params: &TaskParams) -> Result<Task, Vec<Problem>> {
         let mut problems = params.problems.clone();
         problems.extend(check_name(&params.name));
         let place = if params.node == self.node {

@@ -170,7 +170,7 @@ fn every_bad_service_is_named_and_alone() {
             "backends[0].port: 0 is not a port",
         ),
     ] {
-        let (writer, refusals) = writer(&format!("{HEAD}{GOOD}\n[[services]]\nname = \"bad\"\n{bad}\n"));
+        let (mut writer, refusals) = writer(&format!("{HEAD}{GOOD}\n[[services]]\nname = \"bad\"\n{bad}\n"));
         assert_eq!(refusals.len(), 1, "{bad}: {refusals:?}");
         assert!(
             refusals[0].contains("p.toml: service 'bad': "),
@@ -232,7 +232,7 @@ fn two_services_may_exchange_their_ports_in_one_edit() {
 #[test]
 fn a_refused_task_is_named_in_the_service_that_needs_it() {
     let head = HEAD.replace("node = \"n2\"", "node = \"n9\"");
-    let (writer, refusals) = writer(&format!("{head}{GOOD}"));
+    let (mut writer, refusals) = writer(&format!("{head}{GOOD}"));
     assert_eq!(refusals.len(), 2, "{refusals:?}");
     assert_eq!(refusals[0], "p.toml: task 'a.2': node: unknown node 'n9'");
     assert!(refusals[1].contains("service 'good': tasks[1]: task 'a.2' is refused: node: unknown node 'n9'"));
@@ -254,7 +254,7 @@ fn a_nameless_service_removes_nothing() {
 
 #[test]
 fn the_second_of_two_names_is_refused() {
-    let (writer, refusals) = writer(&format!("{HEAD}{GOOD}{}", GOOD.replace("80", "90")));
+    let (mut writer, refusals) = writer(&format!("{HEAD}{GOOD}{}", GOOD.replace("80", "90")));
     assert_eq!(
         refusals,
         ["p.toml: service 'good': name: is used by an earlier service; the first one counts"]
