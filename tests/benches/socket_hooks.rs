@@ -38,7 +38,9 @@ use support::*;
 const ROUNDS: usize = 40;
 const BATCH: usize = 300;
 const TURNS: usize = 12;
-const TURN_BYTES: usize = 4 << 20;
+const TURN_BYTES: usize = 8 << 20;
+/// Less than the smallest buffers of the two ends, so that writing never waits for reading.
+const CHUNK_BYTES: usize = 16 << 10;
 const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const BACKEND: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 const PORT: u16 = 7000;
@@ -138,49 +140,35 @@ fn connect_ns(listener: &Socket, cgroup: &Cgroup, round: usize) -> [f64; 3] {
 }
 
 /// Bytes per second through a VIP over bytes per second without: the median of some turns of each.
+///
+/// Both ends are in this thread: with a thread for each, who runs when decides more than what a byte costs.
 fn throughput_ratio(listener: &Socket, cgroup: &Cgroup) -> f64 {
-    let mut streams = [
+    let mut pairs = [
         connected(listener, socket(), BACKEND),
         connected(listener, cgroup.inside(socket), VIP),
     ];
-    let chunk = vec![7; 1 << 16];
+    let mut chunk = vec![7; CHUNK_BYTES];
     let mut taken = [vec![], vec![]];
     for turn in 0..2 * TURNS {
         let kind = (turn + turn / 2) % 2;
+        let (from, to) = &mut pairs[kind];
         let start = Instant::now();
-        for _ in 0..TURN_BYTES / chunk.len() {
-            streams[kind].write_all(&chunk).expect("send");
+        for _ in 0..TURN_BYTES / CHUNK_BYTES {
+            from.write_all(&chunk).expect("send");
+            to.read_exact(&mut chunk).expect("receive");
         }
-        streams[kind]
-            .read_exact(&mut [0])
-            .expect("the other side has read all of it");
         taken[kind].push(start.elapsed().as_secs_f64());
     }
     let [mut direct, mut vip] = taken;
     median(&mut direct) / median(&mut vip)
 }
 
-/// A connection whose other side reads on a thread of its own and answers each turn with a byte.
-fn connected(listener: &Socket, socket: Socket, to: Ipv4Addr) -> TcpStream {
+/// Both ends of a connection.
+fn connected(listener: &Socket, socket: Socket, to: Ipv4Addr) -> (TcpStream, TcpStream) {
     socket.connect(&address(to)).expect("connect");
     let (other, _) = listener.accept().expect("in the queue");
     other.set_nonblocking(false).expect("accepted");
-    let mut other = TcpStream::from(other);
-    thread::spawn(move || {
-        pin(1);
-        let mut buffer = vec![0; 1 << 16];
-        let mut left = TURN_BYTES;
-        while let Ok(n @ 1..) = other.read(&mut buffer) {
-            left -= n;
-            if left == 0 {
-                left = TURN_BYTES;
-                if other.write_all(b"!").is_err() {
-                    return;
-                }
-            }
-        }
-    });
-    TcpStream::from(socket)
+    (socket.into(), other.into())
 }
 
 fn socket() -> Socket {
