@@ -33,7 +33,9 @@ pub mod distribute;
 pub mod peers;
 
 pub mod body;
+pub mod compress;
 pub mod conn;
+pub mod error_pages;
 pub mod metrics;
 pub mod pool;
 pub mod refusal;

@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::compress::Encoder;
 use super::conn::ConnState;
 use super::limits;
 use super::pool::Lease;
@@ -32,6 +33,9 @@ pub enum BodyError {
     /// The upstream was silent for too long.
     #[error("response body: nothing arrived in time")]
     UpstreamTimeout,
+    /// It cannot be compressed.
+    #[error("response body: compression")]
+    Encoding(#[source] std::io::Error),
 }
 
 /// What is known of a request body while somebody else polls it.
@@ -181,12 +185,25 @@ pub struct Outgoing {
 
 enum Kind {
     Full(Bytes),
-    Upstream {
-        body: Incoming,
-        lease: Option<Lease>,
-        timeout: Duration,
-        sleep: Option<Pin<Box<Sleep>>>,
-    },
+    Upstream(FromUpstream),
+    Encoded(Box<Encoded>),
+}
+
+/// The upstream's body as it comes. *Lifetime*: until the last byte, and then its connection is free again.
+struct FromUpstream {
+    body: Incoming,
+    lease: Option<Lease>,
+    timeout: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// The upstream's body, compressed on its way.
+struct Encoded {
+    body: FromUpstream,
+    encoder: Encoder,
+    /// Come after the end of the compressed stream.
+    trailers: Option<Frame<Bytes>>,
+    has_ended: bool,
 }
 
 /// What happens when a request is over, however it ends.
@@ -224,22 +241,94 @@ impl Outgoing {
     }
 
     /// The upstream's body; its connection goes back to the pool at the end.
-    pub fn upstream(body: Incoming, lease: Lease, timeout: Duration, end: RequestEnd) -> Self {
+    pub fn upstream(
+        body: Incoming,
+        lease: Lease,
+        timeout: Duration,
+        encoder: Option<Encoder>,
+        end: RequestEnd,
+    ) -> Self {
         let lease = if body.is_end_stream() {
             lease.release();
             None
         } else {
             Some(lease)
         };
-        Outgoing {
-            kind: Kind::Upstream {
+        let body = FromUpstream {
+            body,
+            lease,
+            timeout,
+            sleep: None,
+        };
+        let kind = match encoder {
+            None => Kind::Upstream(body),
+            Some(encoder) => Kind::Encoded(Box::new(Encoded {
                 body,
-                lease,
-                timeout,
-                sleep: None,
-            },
-            end,
+                encoder,
+                trailers: None,
+                has_ended: false,
+            })),
+        };
+        Outgoing { kind, end }
+    }
+}
+
+impl FromUpstream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(sleep) = &mut self.sleep {
+                    sleep.as_mut().reset(Instant::now() + self.timeout);
+                }
+                // The end may be known with the last data, and hyper then does not poll again.
+                if frame.is_none() || self.body.is_end_stream() {
+                    self.lease.take().map(Lease::release).unwrap_or_default();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+            }
+            Poll::Pending => {
+                let timeout = self.timeout;
+                let sleep = (self.sleep).get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                ready!(sleep.as_mut().poll(cx));
+                Poll::Ready(Some(Err(BodyError::UpstreamTimeout)))
+            }
         }
+    }
+}
+
+impl Encoded {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let data = |bytes| Poll::Ready(Some(Ok(Frame::data(bytes))));
+        while !self.has_ended {
+            match self.body.poll(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => {
+                        if let Some(out) = self.encoder.write(&bytes).map_err(BodyError::Encoding)? {
+                            return data(out);
+                        }
+                    }
+                    Err(trailers) => {
+                        self.trailers = Some(trailers);
+                        self.has_ended = true;
+                    }
+                },
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => self.has_ended = true,
+                // The service pauses: the client gets what there is.
+                Poll::Pending => match self.encoder.flush().map_err(BodyError::Encoding)? {
+                    Some(out) => return data(out),
+                    None => return Poll::Pending,
+                },
+            }
+        }
+        match self.encoder.finish().map_err(BodyError::Encoding)? {
+            Some(out) => data(out),
+            None => Poll::Ready(self.trailers.take().map(Ok)),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_ended && self.encoder.is_finished() && self.trailers.is_none()
     }
 }
 
@@ -252,57 +341,31 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let (body, lease, timeout, sleep) = match &mut this.kind {
+        let frame = match &mut this.kind {
             Kind::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
-            Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.end.count(bytes.len());
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
-            }
-            Kind::Upstream {
-                body,
-                lease,
-                timeout,
-                sleep,
-            } => (body, lease, timeout, sleep),
+            Kind::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Kind::Upstream(body) => ready!(body.poll(cx)),
+            Kind::Encoded(body) => ready!(body.poll(cx)),
         };
-        match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                if let Some(sleep) = sleep {
-                    sleep.as_mut().reset(Instant::now() + *timeout);
-                }
-                // The end may be known with the last data, and hyper then does not poll again.
-                if frame.is_none() || body.is_end_stream() {
-                    lease.take().map(Lease::release).unwrap_or_default();
-                }
-                match frame {
-                    Some(Ok(frame)) => {
-                        this.end.count(frame.data_ref().map_or(0, Bytes::len));
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    Some(Err(error)) => Poll::Ready(Some(Err(BodyError::Upstream(error)))),
-                    None => Poll::Ready(None),
-                }
-            }
-            Poll::Pending => {
-                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(*timeout)));
-                ready!(sleep.as_mut().poll(cx));
-                Poll::Ready(Some(Err(BodyError::UpstreamTimeout)))
-            }
+        if let Some(Ok(frame)) = &frame {
+            this.end.count(frame.data_ref().map_or(0, Bytes::len));
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Upstream { body, .. } => body.is_end_stream(),
+            Kind::Upstream(body) => body.body.is_end_stream(),
+            Kind::Encoded(body) => body.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Upstream { body, .. } => body.size_hint(),
+            Kind::Upstream(body) => body.body.size_hint(),
+            Kind::Encoded(_) => SizeHint::default(),
         }
     }
 }

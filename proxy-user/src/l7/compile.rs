@@ -14,6 +14,7 @@ pub use policy::Policy;
 use std::sync::Arc;
 
 use super::auth::Credentials;
+use super::compress::Compression;
 use super::domain::DomainAlgo;
 use super::headers::HeaderEdits;
 use super::params::Problem;
@@ -92,6 +93,7 @@ struct Shared<'a> {
     keep_alive: bool,
     /// The service's users, then everybody's.
     auth: Vec<Arc<Credentials>>,
+    compression: Option<Arc<Compression>>,
 }
 
 impl<'a> Shared<'a> {
@@ -121,8 +123,18 @@ impl<'a> Shared<'a> {
             auth.push(Arc::new(users));
         }
         auth.extend(settings.credentials.clone());
+        let compression = match spec.compression_algo.as_str() {
+            "" => settings.compression.clone(),
+            algos => {
+                let own = Compression::parse(algos, &spec.compression_type);
+                Some(Arc::new(
+                    own.map_err(|text| Problem::new("compressionAlgo", text))?,
+                ))
+            }
+        };
         Ok(Shared {
             auth,
+            compression,
             spec,
             algo,
             request_headers,

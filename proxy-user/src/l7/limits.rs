@@ -99,6 +99,12 @@ pub const AUTH_ROUNDS_MAX: u32 = 500_000;
 /// Cost of a bcrypt hash: 2^12 rounds take about a third of a second.
 pub const AUTH_BCRYPT_COST_MAX: u32 = 12;
 
+/// Answers that one worker compresses at a time. The window and tables of one take about 300 KiB: 128 are 38 MiB.
+pub const ENCODERS_PER_WORKER: usize = 128;
+
+/// Bytes of an error page: HAProxy's limit is its buffer of 16 KiB.
+pub const ERROR_PAGE_BYTES_MAX: usize = 64 * 1024;
+
 /// Prefixes in one list of addresses: 32 bytes each, 128 KiB for a list that a parameter can hold. A longer list
 /// belongs into a firewall.
 pub const PREFIXES_MAX: usize = 4096;

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use super::auth::Denied;
 use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, ToUpstream};
 use super::compile::{Policy, Upstream};
+use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
 use super::domain::without_port;
 use super::headers::{append_forwarded_for, has_token, strip_hop_by_hop};
@@ -89,7 +90,7 @@ pub async fn handle(
     };
     let is_old = request.version() == Version::HTTP_10;
     let response = match forward(&client, request, &mut end).await {
-        Ok(Answer::Upstream(mut parts, body, lease, timeout)) => {
+        Ok(Answer::Upstream(mut parts, body, lease, timeout, encoder)) => {
             note(&mut end, parts.status);
             // HTTP/1.0 has no chunks: such an answer ends with the connection, and a broken one with a reset.
             let ends_with_connection = is_old && body.size_hint().exact().is_none();
@@ -98,7 +99,10 @@ pub async fn handle(
                 parts.version = Version::HTTP_10;
             }
             client.state.ends_with_connection(ends_with_connection);
-            Response::from_parts(parts, Outgoing::upstream(body, lease, timeout, end))
+            Response::from_parts(
+                parts,
+                Outgoing::upstream(body, lease, timeout, encoder.map(|encoder| *encoder), end),
+            )
         }
         Ok(Answer::Own(parts)) => {
             note(&mut end, parts.status);
@@ -117,7 +121,13 @@ pub async fn handle(
 
 /// What a request came to.
 enum Answer {
-    Upstream(hyper::http::response::Parts, Incoming, Lease, Duration),
+    Upstream(
+        hyper::http::response::Parts,
+        Incoming,
+        Lease,
+        Duration,
+        Option<Box<Encoder>>,
+    ),
     /// A redirect or the answer to an upgrade: no body.
     Own(hyper::http::response::Parts),
     /// 401 with this challenge.
@@ -161,6 +171,7 @@ async fn forward(
         Err(Denied::Refused(refusal)) => return Err(refusal),
     }
     let upgrade = take_upgrade(&mut request);
+    let wish = rule.policy.compression.as_ref().and_then(|c| c.wish(&request));
     let (parts, body) = request.into_parts();
     let head = upstream_head(
         parts,
@@ -172,7 +183,7 @@ async fn forward(
         &body,
     )?;
     let (response, lease) = send(worker, &rule.upstream, &rule.policy, head, body).await?;
-    respond(client, response, lease, &rule.policy, upgrade)
+    respond(client, response, lease, &rule.policy, upgrade, wish)
 }
 
 // ---- parse ----
@@ -533,6 +544,7 @@ fn respond(
     mut lease: Lease,
     policy: &Policy,
     upgrade: Option<Upgrade>,
+    wish: Option<Wish>,
 ) -> Result<Answer, Refusal> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch_protocols(
@@ -555,7 +567,14 @@ fn respond(
     clean_response(response.headers_mut(), policy);
     let (mut parts, body) = response.into_parts();
     parts.version = Version::HTTP_11;
-    Ok(Answer::Upstream(parts, body, lease, policy.timeout_server))
+    let encoder = match (&policy.compression, wish) {
+        (Some(compression), Some(wish)) if !body.is_end_stream() => compression
+            .begin(wish, &mut parts, &client.worker.encoders)
+            .map(Box::new),
+        _ => None,
+    };
+    let timeout = policy.timeout_server;
+    Ok(Answer::Upstream(parts, body, lease, timeout, encoder))
 }
 
 fn clean_response(headers: &mut HeaderMap, policy: &Policy) {
@@ -600,11 +619,11 @@ fn switch_protocols(
 fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Outgoing> {
     client.worker.counters.refused(refusal);
     note(&mut end, refusal.status());
-    let mut response = Response::new(Outgoing::full(Bytes::from(refusal.page()), end));
-    *response.status_mut() = refusal.status();
+    let page = client.worker.shared.settings.error_pages.page(refusal);
+    let mut response = Response::new(Outgoing::full(page.body, end));
+    *response.status_mut() = page.status;
+    *response.headers_mut() = page.headers;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // After a malformed request nobody knows where the next one begins.
     if matches!(
         refusal.status(),

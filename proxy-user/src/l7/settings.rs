@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Credentials;
+use super::compress::Compression;
 use super::domain::DomainAlgo;
+use super::error_pages::ErrorPages;
 use super::prefixes::AddressPolicy;
 use super::spec::User;
 
@@ -46,6 +48,10 @@ pub struct Settings {
     pub defaults: ServiceDefaults,
     /// Addresses of clients that are served at all.
     pub addresses: AddressPolicy,
+    /// COMPRESSION_ALGO: for services that name no compressionAlgo.
+    pub compression: Option<Arc<Compression>>,
+    /// Answers of the proxy itself.
+    pub error_pages: Arc<ErrorPages>,
     /// USERS, ready to compare with.
     pub credentials: Option<Arc<Credentials>>,
     /// The proxy's own service name, for `tasks.<name>`.

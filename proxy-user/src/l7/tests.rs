@@ -16,6 +16,7 @@ use super::server::Proxy;
 use super::settings::{Admin, ServiceDefaults, Settings, Timeouts};
 
 mod admin;
+mod compression;
 mod forwarding;
 mod lifecycle;
 mod policies;
@@ -131,6 +132,8 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
             users: Vec::new(),
         },
         addresses: AddressPolicy::default(),
+        compression: None,
+        error_pages: Arc::default(),
         credentials: None,
         service_name: "proxy".into(),
         siblings: Vec::new(),

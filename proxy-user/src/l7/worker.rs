@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::auth::Guard;
 use super::compile::Upstream;
+use super::compress::Encoders;
 use super::metrics::Counters;
 use super::pool::{Pool, jittered};
 use super::refusal::Refusal;
@@ -49,6 +50,8 @@ pub struct Worker {
     pub resolver: Resolver,
     /// Its own.
     pub guard: Guard,
+    /// Its own.
+    pub encoders: Encoders,
     /// Wakes every connection when the process is to end.
     pub drain: Notify,
     /// The process is to end.
@@ -146,6 +149,7 @@ pub async fn run(
         counters,
         resolver: Resolver::from_system(),
         guard: Guard::default(),
+        encoders: Encoders::default(),
         drain: Notify::new(),
         draining: Cell::new(false),
         pools: RefCell::default(),

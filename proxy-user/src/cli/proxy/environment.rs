@@ -8,7 +8,12 @@ use super::values::boolean;
 use crate::cli::Exit;
 
 /// Variables that have no flag, sorted. Passwords must not be flags, because everybody can read those.
-pub(super) const VARIABLES: &[&str] = &["USERS", "USERS_PASS_ENCRYPTED"];
+pub(super) const VARIABLES: &[&str] = &[
+    "COMPRESSION_ALGO",
+    "COMPRESSION_TYPE",
+    "USERS",
+    "USERS_PASS_ENCRYPTED",
+];
 
 /// Where settings come from beside the command line.
 pub(super) struct Sources<'a> {

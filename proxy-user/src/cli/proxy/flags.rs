@@ -50,6 +50,14 @@ pub(super) struct Flags {
     /// Directory in which services are kept
     #[arg(long, env = "PORTICO_STATE", default_value = "/var/lib/portico")]
     pub(super) state: PathBuf,
+    /// Directory with error pages such as 503.http
+    #[arg(
+        long,
+        env = "PORTICO_ERRORFILES",
+        value_name = "DIR",
+        default_value = "/errorfiles"
+    )]
+    pub(super) errorfiles: PathBuf,
     /// How long requests may finish after SIGTERM
     #[arg(long, env = "PORTICO_DRAIN_SECONDS", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(super) drain_seconds: Duration,

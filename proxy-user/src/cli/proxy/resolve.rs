@@ -10,6 +10,8 @@ use super::flags::Flags;
 use super::values::seconds;
 use crate::cli::Exit;
 use crate::l7::auth::{Credentials, users};
+use crate::l7::compress::Compression;
+use crate::l7::error_pages::ErrorPages;
 use crate::l7::prefixes::{AddressPolicy, PrefixSet};
 use crate::l7::settings::{
     Admin, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports, parse_tokens,
@@ -80,6 +82,8 @@ pub(super) fn settings(
             allow: prefixes(sources, "PORTICO_ALLOW_IP", &args.allow_ip)?,
             deny: prefixes(sources, "PORTICO_DENY_IP", &args.deny_ip)?,
         },
+        compression: compression(sources)?,
+        error_pages: Arc::new(ErrorPages::read(&args.errorfiles)),
         credentials: credentials(&users)?,
         service_name: args.service_name,
         siblings: parse_hosts(&args.siblings)
@@ -105,6 +109,16 @@ fn credentials(users: &[User]) -> Result<Option<Arc<Credentials>>, Exit> {
         users => Credentials::new("defaultRealm", users)
             .map(|list| Some(Arc::new(list)))
             .map_err(|error| Exit::Usage(format!("USERS: {error}"))),
+    }
+}
+
+fn compression(sources: &Sources<'_>) -> Result<Option<Arc<Compression>>, Exit> {
+    let types = sources.text("COMPRESSION_TYPE")?.unwrap_or_default();
+    match sources.text("COMPRESSION_ALGO")? {
+        None => Ok(None),
+        Some(algos) => Compression::parse(&algos, &types)
+            .map(|compression| Some(Arc::new(compression)))
+            .map_err(|error| Exit::Usage(format!("COMPRESSION_ALGO: {error}"))),
     }
 }
 

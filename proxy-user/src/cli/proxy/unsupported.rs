@@ -13,14 +13,10 @@ pub(super) fn refuse(get: &dyn Fn(&str) -> Option<String>) -> Result<(), Exit> {
         )));
     }
     const BY_CALL: &str = "its services are not routed; configure them by calling reconfigure";
-    const IGNORED: [(&str, &str); 4] = [
+    const IGNORED: [(&str, &str); 3] = [
         (
             "LISTENER_ADDRESS",
             "the listener is not asked for its services, so those that it does not send by itself are not routed",
-        ),
-        (
-            "COMPRESSION_ALGO",
-            "answers are passed on as the services send them",
         ),
         ("DFP_SERVICE_SERVICE_NAME", BY_CALL),
         ("DFP_SERVICE_1_SERVICE_NAME", BY_CALL),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::values::{redirect_status, seconds};
 use super::{Context, Shared};
 use crate::l7::auth::Credentials;
+use crate::l7::compress::Compression;
 use crate::l7::headers::HeaderEdits;
 use crate::l7::params::Problem;
 use crate::l7::prefixes::{AddressPolicy, PrefixSet};
@@ -28,6 +29,8 @@ pub struct Policy {
     pub denied_methods: Vec<Box<str>>,
     /// Lists of users, all of which must know the client.
     pub auth: Vec<Arc<Credentials>>,
+    /// What is compressed for clients that want it.
+    pub compression: Option<Arc<Compression>>,
     /// In order.
     pub rewrites: Vec<Rewrite>,
     /// Edits of the request.
@@ -70,6 +73,7 @@ impl Shared<'_> {
             deny_http: dest.deny_http && is_plain,
             allowed_methods: methods(&dest.allowed_methods),
             denied_methods: methods(&dest.denied_methods),
+            compression: self.compression.clone(),
             auth: match dest.ignore_authorization {
                 true => Vec::new(),
                 false => self.auth.clone(),

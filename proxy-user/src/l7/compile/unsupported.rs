@@ -8,7 +8,6 @@ use crate::l7::spec::ServiceSpec;
 pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
     let given = [
         ("backendExtra", !spec.backend_extra.is_empty()),
-        ("compressionAlgo", !spec.compression_algo.is_empty()),
         ("discoveryType", spec.discovery_type == "DNS"),
         ("serviceCert", !spec.service_cert.is_empty()),
         ("sessionType", !spec.session_type.is_empty()),

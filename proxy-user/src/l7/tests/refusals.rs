@@ -2,6 +2,7 @@
 //! What the proxy answers itself, and that each reason is counted.
 
 use super::*;
+use crate::l7::error_pages::ErrorPages;
 
 fn check(site: &Site, request: &str, status: u16, reason: &str) {
     let before = site.refused(reason);
@@ -231,4 +232,30 @@ fn framing_that_can_be_read_two_ways_ends_the_connection() {
         assert_eq!(wire.reply().status, 400, "{chunks}");
         assert!(wire.is_closed(), "{chunks}");
     }
+}
+
+#[test]
+fn error_pages_can_be_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = "HTTP/1.0 503 Busy\r\nX-Page: own\r\nContent-Length: 1\r\n\r\nback soon";
+    std::fs::write(dir.path().join("503.http"), page).unwrap();
+    std::fs::write(dir.path().join("403.http"), "nonsense").unwrap();
+    let pages = ErrorPages::read(dir.path());
+    let site = Site::with(|settings| settings.error_pages = Arc::new(pages));
+    let reply = site.get("/");
+    assert_eq!((reply.status, reply.text()), (503, "back soon".into()));
+    assert_eq!(
+        (reply.field("x-page"), reply.field("content-length")),
+        (Some("own"), Some("9"))
+    );
+    let query = format!(
+        "serviceName=a&servicePath=/&port={}&deniedMethods=GET",
+        echo_origin().port()
+    );
+    assert_eq!(site.reconfigure(&query).status, 200);
+    let reply = site.get("/");
+    assert_eq!(
+        (reply.status, reply.field("content-type")),
+        (403, Some("text/html"))
+    );
 }
