@@ -6,6 +6,7 @@
 //!
 //! The life of a request is [`request`], top to bottom: accept, parse, route, policy, upstream, response, log.
 //! Everything beside it is a piece that can be explained without it: [`router`] orders and matches rules,
+//! [`stream`] passes whole connections on (reqMode tcp and sni),
 //! [`pool`] turns per-connection balancing of the kernel into even shares per request, [`conn`] drives one client
 //! connection and its timeouts, [`refusal`] names every reason for which a request is answered by the proxy.
 
@@ -31,6 +32,9 @@ pub mod table;
 pub mod api;
 pub mod distribute;
 pub mod peers;
+
+pub mod listen;
+pub mod stream;
 
 pub mod body;
 pub mod compress;

@@ -143,7 +143,7 @@ impl Api {
     }
 
     /// A panic while the lock was held cannot leave the table half changed: entries are inserted whole.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,7 +9,9 @@ mod redirects;
 mod unsupported;
 mod values;
 
+pub(super) use matcher::words;
 pub use policy::Policy;
+pub(super) use values::seconds;
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use super::params::Problem;
 use super::router::{CompiledService, Matcher, RedirectWhen, Rule, SortKey};
 use super::settings::Settings;
 use super::spec::{DestSpec, ServiceSpec};
+use super::stream;
 
 /// A name and port that requests are sent to. *Who writes it*: [`super::table`]. Workers find their pool for it by
 /// `slot`; a slot is given to another upstream only when nothing refers to the old one any more.
@@ -53,8 +56,11 @@ pub struct Context<'a> {
 /// Compiles a service.
 pub fn compile(spec: &ServiceSpec, context: &mut Context<'_>) -> Result<CompiledService, Problem> {
     unsupported::refuse(spec)?;
-    let algo = DomainAlgo::parse(&spec.service_domain_algo)
-        .map_err(|text| Problem::new("serviceDomainAlgo", text))?;
+    let algo = match spec.service_dest.iter().any(DestSpec::is_http) {
+        true => DomainAlgo::parse(&spec.service_domain_algo)
+            .map_err(|text| Problem::new("serviceDomainAlgo", text))?,
+        false => DomainAlgo::Equals,
+    };
     let shared = Shared::new(spec, algo, context.settings)?;
     let mut service = CompiledService {
         name: spec.service_name.as_str().into(),
@@ -67,6 +73,7 @@ pub fn compile(spec: &ServiceSpec, context: &mut Context<'_>) -> Result<Compiled
         ),
         rules: Vec::new(),
         redirects: Vec::new(),
+        streams: Vec::new(),
     };
     for dest in &spec.service_dest {
         shared.destination(dest, context, &mut service)?;
@@ -165,6 +172,16 @@ impl<'a> Shared<'a> {
                 name("outboundHostname"),
                 format!("`{host}` is not a host name"),
             ));
+        }
+        if !dest.is_http() {
+            let settings = context.settings;
+            let stream = stream::compile::destination(self.spec, dest, &settings.timeouts);
+            let stream = stream.map_err(|p| Problem {
+                name: name(&p.name),
+                ..p
+            })?;
+            service.streams.push(Arc::new(stream));
+            return Ok(());
         }
         self.front_redirects(dest, service).map_err(|p| Problem {
             name: name(&p.name),

@@ -132,6 +132,25 @@ pub const DISTRIBUTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a replica's answer: what it keeps of 10 000 services is some 10 MiB.
 pub const PEER_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Ports that services open with srcPort: each costs two files per worker.
+pub const STREAM_PORTS_MAX: usize = 256;
+
+/// Bytes of a ClientHello that are waited for: with a post-quantum key share it has about 1.8 KiB, and HAProxy looks at
+/// no more than its buffer of 16 KiB.
+pub const HELLO_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a ClientHello may take; the original's inspect-delay.
+pub const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes that pass through a worker at a time; the default of what a socket may hold when it has not grown.
+pub const STREAM_SCRATCH_BYTES: usize = 128 * 1024;
+
+/// Reads of one direction before others have their turn: 8 × 128 KiB take about a quarter of a millisecond.
+pub const STREAM_TURNS_MAX: usize = 8;
+
+/// How often a port that a service wants and that is taken is tried again.
+pub const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Length of the queue of connections that the kernel holds for a listener.
 pub const BACKLOG: i32 = 4096;
 

@@ -25,6 +25,14 @@ pub struct Counters {
     pub upstream_retries: Cell,
     /// Connections that became tunnels.
     pub upgrades: Cell,
+    /// Connections that were passed on whole.
+    pub streams: Cell,
+    /// Of these, those that are open.
+    pub streams_open: Cell,
+    /// Bytes from their clients.
+    pub stream_bytes_in: Cell,
+    /// Bytes to their clients.
+    pub stream_bytes_out: Cell,
 }
 
 /// A counter with one writer.
@@ -34,7 +42,12 @@ pub struct Cell(AtomicU64);
 impl Cell {
     /// Adds one.
     pub fn up(&self) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
+        self.add(1);
+    }
+
+    /// Adds some.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
     /// Takes one away.
@@ -101,7 +114,7 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         &responses,
     );
     type Value = fn(&Counters) -> u64;
-    let singles: [(&str, &str, &str, Value); 6] = [
+    let singles: [(&str, &str, &str, Value); 10] = [
         (
             "connections_total",
             "counter",
@@ -134,6 +147,27 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
             "counter",
             "Connections that became tunnels.",
             |w| w.upgrades.get(),
+        ),
+        (
+            "streams_total",
+            "counter",
+            "Connections passed on in modes tcp and sni.",
+            |w| w.streams.get(),
+        ),
+        ("streams_open", "gauge", "Of these, open.", |w| {
+            w.streams_open.get()
+        }),
+        (
+            "stream_bytes_in_total",
+            "counter",
+            "Bytes from clients in modes tcp and sni.",
+            |w| w.stream_bytes_in.get(),
+        ),
+        (
+            "stream_bytes_out_total",
+            "counter",
+            "Bytes to clients in modes tcp and sni.",
+            |w| w.stream_bytes_out.get(),
         ),
     ];
     for (name, kind, help, value) in singles {

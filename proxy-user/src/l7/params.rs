@@ -23,6 +23,8 @@ pub struct Problem {
     pub name: String,
     /// What is wrong, without the name.
     pub text: String,
+    /// The value is right, and this machine cannot do it now.
+    pub is_ours: bool,
 }
 
 impl Problem {
@@ -31,6 +33,23 @@ impl Problem {
         Problem {
             name: name.into(),
             text: text.into(),
+            is_ours: false,
+        }
+    }
+
+    /// A right value that this machine cannot honour now.
+    pub fn ours(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Problem {
+            is_ours: true,
+            ..Problem::new(name, text)
+        }
+    }
+
+    /// Status of the answer.
+    pub fn status(&self) -> hyper::StatusCode {
+        match self.is_ours {
+            true => hyper::StatusCode::INTERNAL_SERVER_ERROR,
+            false => hyper::StatusCode::BAD_REQUEST,
         }
     }
 }

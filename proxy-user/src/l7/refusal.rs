@@ -83,6 +83,10 @@ refusals! {
     UpstreamInvalid = "upstream_invalid", BAD_GATEWAY, "The service gave an invalid answer.";
     /// The rewritten path is not a path.
     RewriteInvalid = "rewrite_invalid", BAD_GATEWAY, "The rewritten path is invalid.";
+    /// No service wants the connection; nothing is answered.
+    NoStreamRoute = "no_stream_route", SERVICE_UNAVAILABLE, "";
+    /// The ClientHello did not arrive in time, or the connection ended before it; nothing is answered.
+    HelloTimeout = "hello_timeout", REQUEST_TIMEOUT, "";
     /// Too many client connections; nothing is answered.
     ConnectionsMax = "connections_max", SERVICE_UNAVAILABLE, "";
     /// accept(2) failed; nothing is answered.

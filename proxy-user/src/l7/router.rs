@@ -13,6 +13,7 @@ use regex::Regex;
 
 use super::compile::{Policy, Upstream};
 use super::domain::DomainPattern;
+use super::stream::table::{StreamDest, StreamTable};
 
 /// All rules in force.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub services: Vec<Arc<CompiledService>>,
     /// Services that redirect before any rule is asked, in the same order.
     redirecting: Vec<usize>,
+    /// Connections that are passed on whole.
+    pub streams: StreamTable,
     /// The last rule that wants what no other takes.
     default: Option<(usize, usize)>,
 }
@@ -36,6 +39,8 @@ pub struct CompiledService {
     pub rules: Vec<Rule>,
     /// Redirects that come before every rule of every service.
     pub redirects: Vec<FrontRedirect>,
+    /// Destinations in modes tcp and sni.
+    pub streams: Vec<Arc<StreamDest>>,
 }
 
 /// Class (0 well-known, 1 others, 2 root), then name bytes.
@@ -178,6 +183,7 @@ impl Snapshot {
                 .map(|rule| (at, rule))
         });
         Snapshot {
+            streams: StreamTable::new(&services),
             services,
             redirecting,
             default,

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::api::{self, Api, Guard};
+use super::listen::{self, Entry, Listener, Registry};
 use super::metrics::Counters;
 use super::peers::Peers;
-use super::settings::Settings;
+use super::settings::{Port, Settings};
 use super::table::Table;
 use super::worker::{self, Shared};
 use super::{limits, state};
@@ -46,16 +46,35 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Replays the state, binds every address, then starts the threads.
+    /// Binds every address, replays the state, then starts the threads.
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
         let (keeper, kept) = state::open(&settings.state_dir);
         let snapshot = Arc::new(ArcSwap::default());
-        let mut table = Table::new(snapshot.clone(), settings.clone());
-        table.merge(kept);
 
-        let (data, listeners) = bind_data(&settings)?;
-        let api_listener = bind(settings.api, false)?;
+        let data = bind_data(&settings)?;
+        let bind_api = listen::bind(settings.api, false);
+        let api_listener = bind_api.map_err(|source| StartError::Bind {
+            address: settings.api,
+            source,
+        })?;
         let api_address = api_listener.local_addr().map_err(StartError::Thread)?;
+
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..settings.workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let ports = data.iter().map(|data| data.entry.port);
+        let registry = Registry::new(settings.listen, senders.clone(), ports);
+        let mut table = Table::new(snapshot.clone(), settings.clone()).with_ports(Box::new(registry));
+        table.merge(kept);
+        let addresses = data
+            .iter()
+            .map(|data| SocketAddr::new(settings.listen, data.entry.port))
+            .collect();
+        for Data { entry, sockets } in data {
+            for (worker, socket) in senders.iter().zip(sockets) {
+                // The receivers are still here.
+                let _ = worker.send(Listener { socket, entry });
+            }
+        }
 
         let shared = Arc::new(Shared {
             settings: settings.clone(),
@@ -64,7 +83,7 @@ impl Proxy {
         let counters: Vec<Arc<Counters>> = (0..settings.workers).map(|_| Arc::default()).collect();
         let (stop, stopped) = watch::channel(false);
         let mut threads = Vec::new();
-        for (index, (listeners, counters)) in listeners.into_iter().zip(counters.iter().cloned()).enumerate()
+        for (index, (listeners, counters)) in receivers.into_iter().zip(counters.iter().cloned()).enumerate()
         {
             let (shared, stopped) = (shared.clone(), stopped.clone());
             threads.push(thread(&format!("worker-{index}"), move |runtime| {
@@ -98,14 +117,16 @@ impl Proxy {
                     counters,
                     settings,
                 };
+                let api = Arc::new(api);
+                tokio::spawn(retry_ports(api.clone()));
                 tokio::select! {
-                    () = api::serve(Arc::new(api), listener) => {}
+                    () = api::serve(api, listener) => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             });
         })?);
         Ok(Proxy {
-            data,
+            data: addresses,
             api: api_address,
             stop,
             threads,
@@ -136,43 +157,43 @@ fn thread(
         .map_err(StartError::Thread)
 }
 
-/// One listener per worker and port; the workers' listeners of a port share it.
-fn bind_data(settings: &Settings) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), StartError> {
-    let mut addresses = Vec::new();
-    let mut listeners: Vec<Vec<TcpListener>> = (0..settings.workers).map(|_| Vec::new()).collect();
-    for port in &settings.ports {
-        let mut address = SocketAddr::new(settings.listen, *port);
-        refuse_if_taken(address)?;
-        for listeners in &mut listeners {
-            let listener = bind(address, true)?;
-            // Port 0 became a real one, which the other workers must share.
-            address = listener.local_addr().map_err(StartError::Thread)?;
-            listeners.push(listener);
-        }
-        addresses.push(address);
+/// A port that a kept service wants may be taken by a process that is about to end.
+async fn retry_ports(api: Arc<Api>) {
+    loop {
+        tokio::time::sleep(limits::PORT_RETRY_INTERVAL).await;
+        api.table().retry_ports();
     }
-    Ok((addresses, listeners))
 }
 
-/// With SO_REUSEPORT a second proxy of the same user would share the port and half of the requests in silence.
-fn refuse_if_taken(address: SocketAddr) -> Result<(), StartError> {
-    let probe = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())
-    };
-    probe().map_err(|source| StartError::Bind { address, source })
+/// The sockets of one port, one for each worker.
+struct Data {
+    entry: Entry,
+    sockets: Vec<TcpListener>,
 }
 
-fn bind(address: SocketAddr, shares: bool) -> Result<TcpListener, StartError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shares)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(limits::BACKLOG)?;
-        Ok(TcpListener::from(socket))
+/// One listener per worker and port; the workers' listeners of a port share it.
+fn bind_data(settings: &Settings) -> Result<Vec<Data>, StartError> {
+    let one = |port: &Port| {
+        let mut address = SocketAddr::new(settings.listen, port.number);
+        let open = |address: &mut SocketAddr| {
+            listen::refuse_if_taken(*address)?;
+            let mut sockets = Vec::new();
+            for _ in 0..settings.workers {
+                let socket = listen::bind(*address, true)?;
+                // Port 0 became a real one, which the other workers must share.
+                *address = socket.local_addr()?;
+                sockets.push(socket);
+            }
+            Ok(sockets)
+        };
+        let sockets = open(&mut address).map_err(|source| StartError::Bind { address, source })?;
+        let entry = Entry {
+            port: address.port(),
+            is_http: true,
+            tls: port.tls,
+            accept_proxy: port.accept_proxy,
+        };
+        Ok(Data { entry, sockets })
     };
-    open().map_err(|source| StartError::Bind { address, source })
+    settings.ports.iter().map(one).collect()
 }

@@ -18,7 +18,7 @@ mod ports;
 mod timeouts;
 
 pub use admin::{Admin, Token, parse_tokens};
-pub use ports::{parse_hosts, parse_ports};
+pub use ports::{Port, parse_hosts, parse_ports};
 pub use timeouts::Timeouts;
 
 /// Everything that is fixed at start.
@@ -26,8 +26,8 @@ pub use timeouts::Timeouts;
 pub struct Settings {
     /// Address of the data listeners.
     pub listen: IpAddr,
-    /// Ports of the data listeners (DEFAULT_PORTS, then BIND_PORTS); 0 takes a free one.
-    pub ports: Vec<u16>,
+    /// Ports of the data listeners: DEFAULT_PORTS, then BIND_PORTS.
+    pub ports: Vec<Port>,
     /// Address of the API.
     pub api: SocketAddr,
     /// Who may use it.

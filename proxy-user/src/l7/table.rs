@@ -7,13 +7,14 @@
 //! Several sources may speak of one name. A call wins over labels, and labels win over the environment, whoever came
 //! first. A removal by a call hides what the others say until they say something new.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
 use super::compile::{Context, Upstream, Upstreams, compile};
 use super::limits;
+use super::listen::{NoPorts, Ports};
 use super::params::{Params, Problem, read_service};
 use super::router::{CompiledService, Snapshot};
 use super::settings::{ServiceDefaults, Settings};
@@ -28,6 +29,7 @@ pub struct Table {
     snapshot: Arc<ArcSwap<Snapshot>>,
     settings: Settings,
     clock: Clock,
+    ports: Box<dyn Ports>,
 }
 
 /// A name, and what every source says of it.
@@ -65,7 +67,27 @@ impl Table {
             snapshot,
             settings,
             clock: Clock::default(),
+            ports: Box::new(NoPorts),
         }
+    }
+
+    /// Opens the ports of services there.
+    #[must_use]
+    pub fn with_ports(mut self, ports: Box<dyn Ports>) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Tries again to open the ports that could not be had.
+    pub fn retry_ports(&mut self) {
+        if self.ports.missing() > 0 {
+            self.settle_ports();
+        }
+    }
+
+    /// Ports of services that cannot be had.
+    pub fn ports_missing(&self) -> usize {
+        self.ports.missing()
     }
 
     /// How parameters are read.
@@ -76,7 +98,7 @@ impl Table {
     /// What `source` says of a service. A failure is remembered beside the version that stays in force.
     pub fn put(&mut self, source: Source, params: Params, spec: ServiceSpec) -> Result<(), Problem> {
         let changed = self.clock.now();
-        match self.insert(source, changed, Arc::new(params), spec) {
+        match self.insert(source, changed, Arc::new(params), spec, true) {
             Ok(()) => self.publish(),
             Err((name, problem)) => {
                 self.reject(source, &name, problem.to_string());
@@ -180,7 +202,7 @@ impl Table {
             }
             let outcome = match problems.into_iter().next() {
                 Some(problem) => Err((spec.service_name.clone(), problem)),
-                None => self.insert(source, changed, params, spec),
+                None => self.insert(source, changed, params, spec, false),
             };
             match outcome {
                 Ok(()) => merged += 1,
@@ -266,9 +288,17 @@ impl Table {
         changed: u64,
         params: Arc<Params>,
         spec: ServiceSpec,
+        must_listen: bool,
     ) -> Result<(), (String, Problem)> {
-        let compiled = match self.compile(&spec) {
-            Ok(compiled) => Arc::new(compiled),
+        let compiled = self.compile(&spec).and_then(|compiled| {
+            // What was kept has its place even if a port is taken now: it is tried again.
+            if must_listen {
+                self.open_ports(&compiled)?;
+            }
+            Ok(Arc::new(compiled))
+        });
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
             Err(problem) => return Err((spec.service_name, problem)),
         };
         let service = self.services.entry(spec.service_name.clone()).or_default();
@@ -310,12 +340,44 @@ impl Table {
         compile(spec, &mut context)
     }
 
-    fn publish(&self) {
+    /// Opens the ports of a service before it is in force; a port that cannot be had leaves everything as it is.
+    fn open_ports(&mut self, service: &CompiledService) -> Result<(), Problem> {
+        let is_other =
+            |other: &Entry| other.compiled.name != service.name && !other.compiled.rules.is_empty();
+        if let Some(dest) = service.streams.iter().find(|dest| dest.names.is_empty())
+            && self.ports.is_http(dest.port)
+            && (self.services.values().filter_map(Service::visible)).any(|(_, entry)| is_other(entry))
+        {
+            let text = format!(
+                "{} is a port for HTTP, and there are services that use it; take it out of DEFAULT_PORTS or BIND_PORTS",
+                dest.port
+            );
+            return Err(Problem::new("srcPort", text));
+        }
+        let wanted: BTreeSet<u16> = service.streams.iter().map(|dest| dest.port).collect();
+        self.ports.open(&wanted).map_err(|(port, error)| {
+            Problem::ours("srcPort", format!("cannot listen on port {port}: {error}"))
+        })
+    }
+
+    fn settle_ports(&mut self) {
+        let wanted = self
+            .snapshot
+            .load()
+            .streams
+            .iter()
+            .map(|(port, _)| port)
+            .collect();
+        self.ports.settle(&wanted);
+    }
+
+    fn publish(&mut self) {
         let services = (self.services.values())
             .filter_map(Service::visible)
             .map(|(_, entry)| entry.compiled.clone())
             .collect();
         self.snapshot.store(Arc::new(Snapshot::new(services)));
+        self.settle_ports();
     }
 }
 

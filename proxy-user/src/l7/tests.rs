@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::domain::DomainAlgo;
 use super::prefixes::AddressPolicy;
 use super::server::Proxy;
-use super::settings::{Admin, ServiceDefaults, Settings, Timeouts};
+use super::settings::{Admin, Port, ServiceDefaults, Settings, Timeouts};
 
 mod admin;
 mod compression;
@@ -22,6 +22,7 @@ mod lifecycle;
 mod policies;
 mod refusals;
 mod shares;
+mod streams;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -114,7 +115,7 @@ impl Drop for Site {
 pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
     Settings {
         listen: LOCAL,
-        ports: vec![0],
+        ports: vec![Port::plain(0)],
         api: SocketAddr::new(LOCAL, 0),
         admin: Admin::default(),
         workers: 2,

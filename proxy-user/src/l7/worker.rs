@@ -2,24 +2,27 @@
 //! A worker: one thread, one runtime, its own listeners, snapshot reference, pools, resolver and counters.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::auth::Guard;
 use super::compile::Upstream;
 use super::compress::Encoders;
+use super::listen::{Entry, Listener};
 use super::metrics::Counters;
 use super::pool::{Pool, jittered};
 use super::refusal::Refusal;
 use super::resolver::Resolver;
 use super::router::Snapshot;
 use super::settings::Settings;
-use super::{conn, limits};
+use super::{conn, limits, stream};
 
 /// What all workers see. Nothing in it is written on the request path.
 pub struct Shared {
@@ -52,6 +55,8 @@ pub struct Worker {
     pub guard: Guard,
     /// Its own.
     pub encoders: Encoders,
+    /// Its own.
+    pub streams: stream::State,
     /// Wakes every connection when the process is to end.
     pub drain: Notify,
     /// The process is to end.
@@ -140,7 +145,7 @@ pub async fn run(
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     seed: u32,
-    listeners: Vec<std::net::TcpListener>,
+    mut listeners: mpsc::UnboundedReceiver<Listener>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let drain_limit = shared.settings.drain;
@@ -150,6 +155,7 @@ pub async fn run(
         resolver: Resolver::from_system(),
         guard: Guard::default(),
         encoders: Encoders::default(),
+        streams: stream::State::default(),
         drain: Notify::new(),
         draining: Cell::new(false),
         pools: RefCell::default(),
@@ -158,11 +164,6 @@ pub async fn run(
         random: Cell::new(seed.wrapping_mul(0x9E37_79B9) | 1),
         shared,
     });
-    let mut accepting = Vec::new();
-    for listener in listeners {
-        let listener = TcpListener::from_std(listener)?;
-        accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener)));
-    }
     let reaper = tokio::task::spawn_local({
         let worker = worker.clone();
         async move {
@@ -172,12 +173,19 @@ pub async fn run(
             }
         }
     });
-    // The sender is only dropped when the process ends.
-    let _ = stop.wait_for(|stop| *stop).await;
-    for task in accepting {
-        task.abort();
-        let _ = task.await;
+    let mut accepting = JoinSet::new();
+    loop {
+        tokio::select! {
+            // The sender is only dropped when the process ends.
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(Listener { socket, entry }) = listeners.recv() => {
+                let listener = TcpListener::from_std(socket)?;
+                accepting.spawn_local(accept(worker.clone(), listener, entry));
+            }
+            Some(_) = accepting.join_next() => {}
+        }
     }
+    accepting.shutdown().await;
     worker.draining.set(true);
     worker.drain.notify_waiters();
     let drained = tokio::time::timeout(drain_limit, async {
@@ -195,12 +203,13 @@ pub async fn run(
     Ok(())
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener) {
-    let port = listener.local_addr().map_or(0, |address| address.port());
+async fn accept(worker: Rc<Worker>, listener: TcpListener, entry: Entry) {
     let connections_max = (worker.shared.settings.connections_max / worker.shared.settings.workers).max(1);
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
+            // The port is not wanted any more.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
             Err(error) => {
                 worker.counters.refused(Refusal::AcceptFailed);
                 tracing::warn!(%error, "accept");
@@ -218,8 +227,20 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
         let open = worker.open();
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
-            conn::serve(worker, stream, client, port).await;
+            admit(worker, stream, client, entry).await;
             drop(open);
         });
+    }
+}
+
+/// What a connection is, and who serves it.
+async fn admit(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, entry: Entry) {
+    let has_streams = worker.rules().streams.get(entry.port).is_some();
+    let stream = match has_streams || !entry.is_http {
+        true => stream::serve(&worker, stream, client, entry).await,
+        false => Some(stream),
+    };
+    if let Some(stream) = stream {
+        conn::serve(worker, stream, client, entry.port).await;
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn settings(
     };
     let mut all_ports = ports("DEFAULT_PORTS", &args.default_ports)?;
     for port in ports("BIND_PORTS", &args.bind_ports)? {
-        if port == 0 || !all_ports.contains(&port) {
+        if port.number == 0 || all_ports.iter().all(|other| other.number != port.number) {
             all_ports.push(port);
         }
     }

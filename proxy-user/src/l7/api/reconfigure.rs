@@ -30,7 +30,7 @@ impl Api {
             };
             return match check {
                 Ok(()) => self.distribute(&params, method, path, &spec).await,
-                Err(problem) => respond(StatusCode::BAD_REQUEST, &problem.to_string(), &spec),
+                Err(problem) => respond(problem.status(), &problem.to_string(), &spec),
             };
         }
         if let Some(wanted) = &self.settings.defaults.instance_filter
@@ -47,7 +47,7 @@ impl Api {
             (false, None) => self.table().put(Source::Call, params, spec.clone()),
         };
         if let Err(problem) = outcome {
-            return respond(StatusCode::BAD_REQUEST, &problem.to_string(), &spec);
+            return respond(problem.status(), &problem.to_string(), &spec);
         }
         let kept = self.keep().await;
         respond(StatusCode::OK, &kept, &spec)

@@ -47,6 +47,9 @@ impl Api {
             for redirect in &service.redirects {
                 let _ = writeln!(text, "  redirect {} {:?}", redirect.status, redirect.when);
             }
+            for dest in &service.streams {
+                let _ = writeln!(text, "  from port {} to {}", dest.port, dest.describe());
+            }
             for rule in &service.rules {
                 let default = if rule.is_default { " (default)" } else { "" };
                 let (host, port) = (&rule.upstream.host, rule.upstream.port);
@@ -57,10 +60,19 @@ impl Api {
     }
 
     pub(super) fn metrics(&self) -> Answer {
-        let services = self.table().specs().count();
+        let (services, ports_missing) = {
+            let table = self.table();
+            (table.specs().count(), table.ports_missing())
+        };
         let mut text = metrics::render(&self.counters, services, self.keeper.is_persistent());
         let guard = &self.guard;
         // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "# HELP portico_proxy_ports_missing Ports of services that cannot be opened; they are tried again.\n\
+             # TYPE portico_proxy_ports_missing gauge\n\
+             portico_proxy_ports_missing {ports_missing}\n",
+        );
         let _ = write!(
             text,
             "# HELP portico_proxy_admin_open 1 if everyone who can reach the admin port may use it.\n\

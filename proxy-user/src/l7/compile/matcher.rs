@@ -38,7 +38,7 @@ impl Shared<'_> {
 
 /// The patterns in a list. Blanks separate them as commas do, because the original writes them into a line of
 /// HAProxy's; so an empty item is none, and cannot match everything.
-pub(super) fn words(values: &[String]) -> impl Iterator<Item = &str> {
+pub(in crate::l7) fn words(values: &[String]) -> impl Iterator<Item = &str> {
     values.iter().flat_map(|value| value.split_whitespace())
 }
 

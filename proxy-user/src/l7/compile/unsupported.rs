@@ -16,7 +16,10 @@ pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
     ];
     let of_destinations = spec.service_dest.iter().flat_map(|dest| {
         [
-            ("reqMode", dest.req_mode != "http"),
+            (
+                "reqMode",
+                !matches!(dest.req_mode.as_str(), "" | "http" | "tcp" | "sni"),
+            ),
             ("sslVerifyNone", dest.ssl_verify_none),
             ("verifyClientSsl", dest.verify_client_ssl),
         ]

@@ -1,26 +1,52 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lists of ports (DEFAULT_PORTS, BIND_PORTS) and of hosts with ports (PORTICO_SIBLINGS).
 
-/// Reads a port list such as `80,443:ssl`.
+/// A port for requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// 0 takes a free one.
+    pub number: u16,
+    /// `:ssl`: TLS as soon as there is a certificate, plain HTTP before.
+    pub tls: bool,
+    /// `accept-proxy`: connections begin with a PROXY header.
+    pub accept_proxy: bool,
+}
+
+impl Port {
+    /// A port without options.
+    pub const fn plain(number: u16) -> Self {
+        Port {
+            number,
+            tls: false,
+            accept_proxy: false,
+        }
+    }
+}
+
+/// Reads a port list such as `80,443 accept-proxy:ssl`.
 ///
-/// `:ssl` is accepted and means plain HTTP while there is no certificate, as in the original. Bind options change
-/// what the port speaks, so an unknown one is an error.
-pub fn parse_ports(text: &str) -> Result<Vec<u16>, String> {
-    let mut ports = Vec::new();
+/// Bind options change what the port speaks, so an unknown one is an error.
+pub fn parse_ports(text: &str) -> Result<Vec<Port>, String> {
+    let mut ports: Vec<Port> = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let plain = item.strip_suffix(":ssl").unwrap_or(item).trim();
-        let mut words = plain.split_whitespace();
-        let port = words.next().unwrap_or_default();
-        let port = port
+        let plain = item.strip_suffix(":ssl").map(str::trim);
+        let mut words = plain.unwrap_or(item).split_whitespace();
+        let number = words.next().unwrap_or_default();
+        let number = number
             .parse::<u16>()
-            .map_err(|_| format!("`{item}`: `{port}` is not a port"))?;
-        if let Some(option) = words.next() {
-            return Err(format!(
-                "`{item}`: the bind option `{option}` is not supported yet"
-            ));
+            .map_err(|_| format!("`{item}`: `{number}` is not a port"))?;
+        let mut port = Port {
+            tls: plain.is_some(),
+            ..Port::plain(number)
+        };
+        for option in words {
+            match option {
+                "accept-proxy" => port.accept_proxy = true,
+                other => return Err(format!("`{item}`: the bind option `{other}` is not supported")),
+            }
         }
         // Port 0 stands for any free port, so two of them are two ports.
-        if port == 0 || !ports.contains(&port) {
+        if number == 0 || ports.iter().all(|other| other.number != number) {
             ports.push(port);
         }
     }
@@ -56,14 +82,29 @@ fn parse_host(item: &str) -> Result<(String, Option<u16>), String> {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Vec<(u16, bool, bool)> {
+        let ports = parse_ports(text).unwrap();
+        ports
+            .iter()
+            .map(|port| (port.number, port.tls, port.accept_proxy))
+            .collect()
+    }
+
     #[test]
     fn port_lists_are_read_as_the_original_reads_them() {
-        assert_eq!(parse_ports("80,443:ssl"), Ok(vec![80, 443]));
-        assert_eq!(parse_ports(" 80 , 80,8443:ssl"), Ok(vec![80, 8443]));
-        assert_eq!(parse_ports(""), Ok(vec![]));
+        assert_eq!(read("80,443:ssl"), [(80, false, false), (443, true, false)]);
+        assert_eq!(
+            read(" 80 , 80,8443 :ssl"),
+            [(80, false, false), (8443, true, false)]
+        );
+        assert_eq!(
+            read("80 accept-proxy,443 accept-proxy:ssl"),
+            [(80, false, true), (443, true, true)]
+        );
+        assert_eq!(read(""), []);
         assert!(parse_ports("http").is_err_and(|e| e.contains("http")));
         assert!(parse_ports("70000").is_err());
-        assert!(parse_ports("80 accept-proxy").is_err_and(|e| e.contains("accept-proxy")));
+        assert!(parse_ports("80 defer-accept").is_err_and(|e| e.contains("defer-accept")));
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl DestSpec {
         self.service_path.as_deref().unwrap_or_default()
     }
 
+    /// Whether requests are routed to it; otherwise whole connections are.
+    pub fn is_http(&self) -> bool {
+        !matches!(self.req_mode.as_str(), "tcp" | "sni")
+    }
+
     /// The domains, whether or not the destination was read.
     pub fn domains(&self) -> &[String] {
         self.service_domain.as_deref().unwrap_or_default()

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connections that are passed on whole: reqMode `tcp` and `sni`.
+//!
+//! A service with such a destination opens a port of its own ([`super::listen`]); several may share one. A connection
+//! goes through: choose (by the name in its ClientHello, if a rule of the port asks for one), connect, copy. The name
+//! is peeked at: the bytes stay in the socket for whoever gets the connection, so a port may belong to HTTP as well,
+//! which takes what no rule takes. A connection keeps what it was given when it began; changes of the rules do not
+//! touch it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+pub mod compile;
+mod connect;
+mod copy;
+pub mod hello;
+pub mod table;
+
+pub use connect::State;
+
+use self::hello::Hello;
+use self::table::{StreamPort, StreamRule};
+use super::limits;
+use super::listen::Entry;
+use super::refusal::Refusal;
+use super::worker::Worker;
+
+/// Serves a connection until it ends, or gives it back: it is HTTP's.
+pub async fn serve(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    client: SocketAddr,
+    entry: Entry,
+) -> Option<TcpStream> {
+    let port = worker.rules().streams.get(entry.port).cloned();
+    let choice = match &port {
+        Some(port) => choose(port, &stream).await,
+        // The service has gone since the connection was accepted.
+        None => Err(Refusal::NoStreamRoute),
+    };
+    let outcome = match choice {
+        Err(_) if entry.is_http => return Some(stream),
+        Err(refusal) => Err(refusal),
+        Ok(rule) => {
+            if port.is_some_and(|port| port.keepalive()) {
+                // Finds out that a client has vanished; without it the tunnel's timeout does.
+                let _ = socket2::SockRef::from(&stream).set_keepalive(true);
+            }
+            run(worker, stream, client, &rule).await
+        }
+    };
+    if let Err(refusal) = outcome {
+        worker.counters.refused(refusal);
+    }
+    None
+}
+
+/// The rule that takes the connection.
+async fn choose(port: &StreamPort, stream: &TcpStream) -> Result<Arc<StreamRule>, Refusal> {
+    let hello = match port.needs_hello() {
+        true => tokio::time::timeout(port.hello_time(), peek(stream)).await,
+        false => Ok(Ok(Hello::Other)),
+    };
+    let (name, refusal) = match &hello {
+        Ok(Ok(Hello::Name(name))) => (Some(name.as_str()), Refusal::NoStreamRoute),
+        Ok(Ok(_)) => (None, Refusal::NoStreamRoute),
+        Ok(Err(_)) => return Err(Refusal::HelloTimeout),
+        // Perhaps a protocol in which the server speaks first.
+        Err(_) => (None, Refusal::HelloTimeout),
+    };
+    port.choose(name).cloned().ok_or(refusal)
+}
+
+/// Reads the ClientHello and leaves it in the socket.
+async fn peek(stream: &TcpStream) -> io::Result<Hello> {
+    let mut seen = Vec::new();
+    let mut known = 0;
+    loop {
+        let socket = socket2::SockRef::from(stream);
+        stream
+            .async_io(Interest::READABLE, || {
+                seen.clear();
+                seen.reserve(limits::HELLO_BYTES_MAX);
+                match socket.peek(seen.spare_capacity_mut())? {
+                    0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                    // What is there has been looked at: tokio forgets that the socket is readable and waits for more.
+                    length if length == known => Err(io::ErrorKind::WouldBlock.into()),
+                    length => {
+                        known = length;
+                        // SAFETY: the kernel has written this many bytes.
+                        unsafe { seen.set_len(length) };
+                        Ok(())
+                    }
+                }
+            })
+            .await?;
+        match hello::read(&seen) {
+            Hello::Partial if known < limits::HELLO_BYTES_MAX => {}
+            Hello::Partial => return Ok(Hello::Other),
+            done => return Ok(done),
+        }
+    }
+}
+
+async fn run(
+    worker: &Rc<Worker>,
+    client: TcpStream,
+    address: SocketAddr,
+    rule: &StreamRule,
+) -> Result<(), Refusal> {
+    let (upstream, _counted) = connect::connect(worker, rule, address).await?;
+    let _ = upstream.set_nodelay(true);
+    worker.counters.streams.up();
+    worker.counters.streams_open.up();
+    let ended = copy::both(worker, &client, &upstream, rule.settings().timeout_tunnel).await;
+    worker.counters.streams_open.down();
+    match ended {
+        copy::End::Whole | copy::End::Idle => {}
+        copy::End::Broken => {
+            // What was cut off must not look whole to the other side.
+            for socket in [&client, &upstream] {
+                let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+    Ok(())
+}
