@@ -13,6 +13,7 @@
 pub mod limits;
 pub mod settings;
 
+pub mod environment;
 pub mod params;
 pub mod secret;
 pub mod spec;
@@ -24,6 +25,7 @@ pub mod headers;
 pub mod prefixes;
 pub mod rewrite;
 pub mod router;
+pub mod snippets;
 
 pub mod source;
 pub mod state;

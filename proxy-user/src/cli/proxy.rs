@@ -34,7 +34,7 @@ pub fn run(args: Args) -> Result<(), Exit> {
         secrets: Path::new(SECRETS),
         variable: &|name| std::env::var(name).ok(),
     };
-    unsupported::refuse(sources.variable)?;
+    unsupported::refuse(&sources)?;
     let settings = resolve::settings(*args.flags, &sources, limits::connections_possible())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::Failed(format!("cannot make a runtime: {error}")))?;
@@ -76,8 +76,10 @@ fn log_to_stderr() {
 }
 
 fn explain(error: StartError) -> Exit {
-    let StartError::Bind { address, source } = &error else {
-        return Exit::Failed(error.to_string());
+    let (address, source) = match &error {
+        StartError::Bind { address, source } => (address, source),
+        StartError::Service(text) => return Exit::Usage(text.clone()),
+        StartError::Thread(_) => return Exit::Failed(error.to_string()),
     };
     let how = match source.kind() {
         io::ErrorKind::AddrInUse => format!(

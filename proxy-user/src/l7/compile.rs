@@ -21,7 +21,7 @@ use super::domain::DomainAlgo;
 use super::headers::HeaderEdits;
 use super::params::Problem;
 use super::router::{CompiledService, Matcher, RedirectWhen, Rule, SortKey};
-use super::settings::Settings;
+use super::settings::{ConnectionMode, Settings};
 use super::spec::{DestSpec, ServiceSpec};
 use super::stream;
 
@@ -113,15 +113,9 @@ impl<'a> Shared<'a> {
         let response_headers =
             HeaderEdits::parse(&spec.add_res_header, &spec.set_res_header, &spec.del_res_header)
                 .map_err(|(which, text)| Problem::new(RESPONSE[which], text))?;
-        let keep_alive = match spec.connection_mode.as_str() {
-            "" | "http-keep-alive" => true,
-            "http-server-close" => false,
-            other => {
-                return Err(Problem::new(
-                    "connectionMode",
-                    format!("`{other}` is not supported yet"),
-                ));
-            }
+        let mode = match spec.connection_mode.as_str() {
+            "" => settings.defaults.connection_mode,
+            text => ConnectionMode::parse(text).map_err(|text| Problem::new("connectionMode", text))?,
         };
         let mut auth = Vec::new();
         if !spec.users.is_empty() {
@@ -146,7 +140,7 @@ impl<'a> Shared<'a> {
             algo,
             request_headers,
             response_headers,
-            keep_alive,
+            keep_alive: mode == ConnectionMode::Keep,
         })
     }
 

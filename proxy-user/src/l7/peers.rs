@@ -32,7 +32,7 @@ impl Peers {
             named => named.to_vec(),
         };
         Peers {
-            resolver: Resolver::from_system(),
+            resolver: Resolver::new(&settings.nameservers),
             names,
             port,
             token: settings.admin.tokens.first().cloned(),

@@ -3,11 +3,11 @@
 //!
 //! Reads `/etc/resolv.conf` and `/etc/hosts` itself; both may be missing.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 
 use super::limits;
 
@@ -17,15 +17,38 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Reads the system's files.
-    pub fn from_system() -> Self {
+    /// Asks these name servers, or without any those of the system's files.
+    pub fn new(nameservers: &[SocketAddr]) -> Self {
+        match nameservers {
+            [] => Resolver::from_system(),
+            nameservers => {
+                let servers = nameservers.iter().map(|server| {
+                    let mut config = NameServerConfig::udp_and_tcp(server.ip());
+                    for connection in &mut config.connections {
+                        connection.port = server.port();
+                    }
+                    config
+                });
+                let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+                Resolver::build(TokioResolver::builder_with_config(
+                    config,
+                    TokioRuntimeProvider::default(),
+                ))
+            }
+        }
+    }
+
+    fn from_system() -> Self {
         let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
             tracing::debug!(%error, "no /etc/resolv.conf; asking 127.0.0.1");
             let local = NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         });
-        let mut builder = builder;
+        Resolver::build(builder)
+    }
+
+    fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Self {
         let options = builder.options_mut();
         // A VIP is IPv4; asking for AAAA first would cost a round trip per name.
         options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;

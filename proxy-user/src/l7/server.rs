@@ -14,6 +14,7 @@ use super::listen::{self, Entry, Listener, Registry};
 use super::metrics::Counters;
 use super::peers::Peers;
 use super::settings::{Port, Settings};
+use super::source::Source;
 use super::table::Table;
 use super::worker::{self, Shared};
 use super::{limits, state};
@@ -30,6 +31,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A service in the environment cannot be used.
+    #[error("{0}")]
+    Service(String),
     /// A thread or runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -65,6 +69,12 @@ impl Proxy {
         let registry = Registry::new(settings.listen, senders.clone(), ports);
         let mut table = Table::new(snapshot.clone(), settings.clone()).with_ports(Box::new(registry));
         table.merge(kept);
+        for service in &settings.services {
+            let put = table.put(Source::Environment, service.params.clone(), service.spec.clone());
+            put.map_err(|error| {
+                StartError::Service(format!("{}: {}", service.variable(&error.name), error.text))
+            })?;
+        }
         let addresses = data
             .iter()
             .map(|data| SocketAddr::new(settings.listen, data.entry.port))

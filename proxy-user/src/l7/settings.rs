@@ -9,15 +9,18 @@ use std::time::Duration;
 use super::auth::Credentials;
 use super::compress::Compression;
 use super::domain::DomainAlgo;
+use super::environment;
 use super::error_pages::ErrorPages;
 use super::prefixes::AddressPolicy;
 use super::spec::User;
 
 mod admin;
+mod connection;
 mod ports;
 mod timeouts;
 
 pub use admin::{Admin, Token, parse_tokens};
+pub use connection::ConnectionMode;
 pub use ports::{Port, parse_hosts, parse_ports};
 pub use timeouts::Timeouts;
 
@@ -52,6 +55,10 @@ pub struct Settings {
     pub compression: Option<Arc<Compression>>,
     /// Answers of the proxy itself.
     pub error_pages: Arc<ErrorPages>,
+    /// RESOLVERS; none asks those of the system.
+    pub nameservers: Vec<SocketAddr>,
+    /// DFP_SERVICE_*.
+    pub services: Vec<environment::Service>,
     /// USERS, ready to compare with.
     pub credentials: Option<Arc<Credentials>>,
     /// The proxy's own service name, for `tasks.<name>`.
@@ -71,6 +78,8 @@ pub struct ServiceDefaults {
     pub https_only: bool,
     /// With FILTER_PROXY_INSTANCE_NAME: the name that a service must carry.
     pub instance_filter: Option<String>,
+    /// For services that name no connectionMode.
+    pub connection_mode: ConnectionMode,
     /// Where Docker puts secrets.
     pub secrets: PathBuf,
     /// USERS: who may use every service.

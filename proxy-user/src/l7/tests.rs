@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::domain::DomainAlgo;
 use super::prefixes::AddressPolicy;
 use super::server::Proxy;
-use super::settings::{Admin, Port, ServiceDefaults, Settings, Timeouts};
+use super::settings::{Admin, ConnectionMode, Port, ServiceDefaults, Settings, Timeouts};
 
 mod admin;
 mod compression;
@@ -129,12 +129,15 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
             domain_algo: DomainAlgo::Begins,
             https_only: false,
             instance_filter: None,
+            connection_mode: ConnectionMode::Keep,
             secrets: state.join("secrets"),
             users: Vec::new(),
         },
         addresses: AddressPolicy::default(),
         compression: None,
         error_pages: Arc::default(),
+        nameservers: Vec::new(),
+        services: Vec::new(),
         credentials: None,
         service_name: "proxy".into(),
         siblings: Vec::new(),

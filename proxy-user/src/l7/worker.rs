@@ -152,7 +152,7 @@ pub async fn run(
     let worker = Rc::new(Worker {
         rules: RefCell::new(Rc::new(Rules(shared.snapshot.load_full()))),
         counters,
-        resolver: Resolver::from_system(),
+        resolver: Resolver::new(&shared.settings.nameservers),
         guard: Guard::default(),
         encoders: Encoders::default(),
         streams: stream::State::default(),

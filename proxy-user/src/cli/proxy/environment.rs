@@ -11,6 +11,10 @@ use crate::cli::Exit;
 pub(super) const VARIABLES: &[&str] = &[
     "COMPRESSION_ALGO",
     "COMPRESSION_TYPE",
+    "CONNECTION_MODE",
+    "DEFAULT_PROTOCOL",
+    "DEFAULT_REQ_MODE",
+    "RESOLVERS",
     "USERS",
     "USERS_PASS_ENCRYPTED",
 ];
@@ -45,6 +49,11 @@ impl Sources<'_> {
     /// The secret, else the variable; an empty one counts as absent.
     pub fn text(&self, name: &str) -> Result<Option<String>, Exit> {
         debug_assert!(VARIABLES.contains(&name), "{name} is not in VARIABLES");
+        self.any(name)
+    }
+
+    /// The same, also for what is only refused.
+    pub(super) fn any(&self, name: &str) -> Result<Option<String>, Exit> {
         let text = match self.secret(name)? {
             Some(text) => Some(text),
             None => (self.variable)(name),

@@ -11,10 +11,11 @@ use super::values::seconds;
 use crate::cli::Exit;
 use crate::l7::auth::{Credentials, users};
 use crate::l7::compress::Compression;
+use crate::l7::environment;
 use crate::l7::error_pages::ErrorPages;
 use crate::l7::prefixes::{AddressPolicy, PrefixSet};
 use crate::l7::settings::{
-    Admin, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports, parse_tokens,
+    Admin, ConnectionMode, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports, parse_tokens,
 };
 use crate::l7::spec::User;
 
@@ -50,7 +51,25 @@ pub(super) fn settings(
     }
     let users = global_users(sources)?;
     let admin = admin(&args, sources)?;
+    let defaults = ServiceDefaults {
+        separator: args.separator,
+        domain_algo: args.service_domain_algo,
+        https_only: args.https_only,
+        instance_filter: args
+            .filter_proxy_instance_name
+            .then_some(args.proxy_instance_name),
+        connection_mode: connection_mode(sources)?,
+        secrets: sources.secrets.to_owned(),
+        users: users.clone(),
+    };
+    main_mode(sources)?;
+    let protocol = sources.text("DEFAULT_PROTOCOL")?.unwrap_or_default();
+    let services = environment::services(sources.variable, &defaults, &protocol.to_ascii_lowercase())
+        .map_err(Exit::Usage)?;
     Ok(Settings {
+        services,
+        nameservers: nameservers(sources)?,
+        defaults,
         admin,
         listen: args.listen,
         ports: all_ports,
@@ -67,16 +86,6 @@ pub(super) fn settings(
             tunnel: timeout("TIMEOUT_TUNNEL", args.timeout_tunnel)?,
             http_request: timeout("TIMEOUT_HTTP_REQUEST", args.timeout_http_request)?,
             http_keep_alive: timeout("TIMEOUT_HTTP_KEEP_ALIVE", args.timeout_http_keep_alive)?,
-        },
-        defaults: ServiceDefaults {
-            separator: args.separator,
-            domain_algo: args.service_domain_algo,
-            https_only: args.https_only,
-            instance_filter: args
-                .filter_proxy_instance_name
-                .then_some(args.proxy_instance_name),
-            secrets: sources.secrets.to_owned(),
-            users: users.clone(),
         },
         addresses: AddressPolicy {
             allow: prefixes(sources, "PORTICO_ALLOW_IP", &args.allow_ip)?,
@@ -120,6 +129,55 @@ fn compression(sources: &Sources<'_>) -> Result<Option<Arc<Compression>>, Exit> 
             .map(|compression| Some(Arc::new(compression)))
             .map_err(|error| Exit::Usage(format!("COMPRESSION_ALGO: {error}"))),
     }
+}
+
+fn connection_mode(sources: &Sources<'_>) -> Result<ConnectionMode, Exit> {
+    let text = sources.text("CONNECTION_MODE")?.unwrap_or_default();
+    ConnectionMode::parse(&text).map_err(|error| Exit::Usage(format!("CONNECTION_MODE: {error}")))
+}
+
+/// DEFAULT_REQ_MODE is the mode of the main ports, and those speak HTTP.
+fn main_mode(sources: &Sources<'_>) -> Result<(), Exit> {
+    match sources.text("DEFAULT_REQ_MODE")? {
+        Some(mode) if !mode.eq_ignore_ascii_case("http") => Err(Exit::Usage(
+            "DEFAULT_REQ_MODE: the main ports speak http only; give a service reqMode=tcp or reqMode=sni and a srcPort".into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// RESOLVERS: HAProxy's lines, of which `nameserver NAME ADDRESS:PORT` count.
+fn nameservers(sources: &Sources<'_>) -> Result<Vec<SocketAddr>, Exit> {
+    const DNS_PORT: u16 = 53;
+    let text = sources.text("RESOLVERS")?.unwrap_or_default();
+    let mut found = Vec::new();
+    for line in text
+        .split([',', '\n'])
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let wrong = |why: &str| Exit::Usage(format!("RESOLVERS: `{line}` {why}"));
+        match words[..] {
+            ["nameserver", _, address] => {
+                let with_port = address.parse::<SocketAddr>();
+                let alone = || address.parse().map(|ip| SocketAddr::new(ip, DNS_PORT));
+                found.push(
+                    with_port
+                        .or_else(|_| alone())
+                        .map_err(|_| wrong("has no address"))?,
+                );
+            }
+            // Times and sizes of HAProxy's own resolver.
+            [
+                "hold" | "timeout" | "resolve_retries" | "accepted_payload_size",
+                ..,
+            ] => {}
+            ["parse-resolv-conf"] => {}
+            _ => return Err(wrong("is not `nameserver NAME ADDRESS:PORT`")),
+        }
+    }
+    Ok(found)
 }
 
 fn prefixes(sources: &Sources<'_>, name: &str, text: &str) -> Result<PrefixSet, Exit> {

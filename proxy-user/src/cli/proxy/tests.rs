@@ -67,11 +67,79 @@ fn wrong_values_are_wrong_usage() {
     }
 }
 
+/// Settings of an environment.
+fn environment(variables: &[(&str, &str)]) -> Result<Settings, Exit> {
+    let get = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let sources = Sources {
+        secrets: Path::new("/nonexistent"),
+        variable: &get,
+    };
+    unsupported::refuse(&sources)?;
+    settings(Line::try_parse_from(["proxy"]).unwrap().flags, &sources, 100)
+}
+
 #[test]
-fn what_protects_is_not_ignored() {
-    let error = unsupported::refuse(&|name| (name == "EXTRA_GLOBAL").then(|| "x".into())).unwrap_err();
-    assert!(error.to_string().contains("EXTRA_GLOBAL"));
-    assert!(unsupported::refuse(&|_| None).is_ok());
+fn what_cannot_be_honoured_ends_the_start_and_names_what_to_use_instead() {
+    for (name, value, instead) in [
+        (
+            "EXTRA_FRONTEND",
+            "http-request deny if { src 1.2.3.4 },option x",
+            "denyIp",
+        ),
+        ("EXTRA_GLOBAL", "tune.bufsize 1", "nothing here does"),
+        ("CFG_TEMPLATE_PATH", "/own.tmpl", "leave it out"),
+        ("CRT_LIST_PATH", "/x", "PREFERRED_CERTIFICATE"),
+        ("DEFAULT_REQ_MODE", "tcp", "reqMode=tcp"),
+        ("CONNECTION_MODE", "http-tunnel", "http-keep-alive"),
+        ("RESOLVERS", "nameserver dns nowhere", "has no address"),
+        ("COMPRESSION_ALGO", "zstd", "gzip"),
+    ] {
+        let error = environment(&[(name, value)]).expect_err(name);
+        assert_eq!(error.code(), 2, "{name}");
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains(instead), "{text}");
+    }
+    // What the original's image sets is nobody's wish.
+    let image = [
+        ("CFG_TEMPLATE_PATH", "/cfg/tmpl/haproxy.tmpl"),
+        ("CHECK_RESOLVERS", "false"),
+        ("CONNECTION_MODE", "http-keep-alive"),
+        ("DEFAULT_REQ_MODE", "http"),
+        ("EXTRA_FRONTEND", ""),
+        ("RESOLVERS", "nameserver dns 127.0.0.11:53"),
+    ];
+    let settings = environment(&image).unwrap();
+    assert_eq!(settings.nameservers, ["127.0.0.11:53".parse().unwrap()]);
+}
+
+#[test]
+fn services_of_the_environment_are_read_and_what_is_wrong_is_named() {
+    let service = |more| {
+        let base = [
+            ("DFP_SERVICE_1_SERVICE_NAME", "a"),
+            ("DFP_SERVICE_1_SERVICE_PATH", "/"),
+            ("DFP_SERVICE_1_PORT", "1"),
+            more,
+        ];
+        environment(&base)
+    };
+    assert_eq!(service(("X", "y")).unwrap().services[0].spec.service_name, "a");
+    let error = service(("DFP_SERVICE_1_HTTPS_PORT", "x")).err().unwrap();
+    assert!(error.to_string().contains("DFP_SERVICE_1_HTTPS_PORT"), "{error}");
+    // What only compiling finds ends the start as well.
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = service(("DFP_SERVICE_1_BACKEND_EXTRA", "timeout server 9s")).unwrap();
+    (settings.ports, settings.state_dir) = (Vec::new(), dir.path().to_owned());
+    let error = Proxy::start(settings).err().map(explain).unwrap();
+    assert_eq!(error.code(), 2);
+    let text = error.to_string();
+    assert!(
+        text.contains("DFP_SERVICE_1_BACKEND_EXTRA") && text.contains("timeoutServer"),
+        "{text}"
+    );
 }
 
 #[test]

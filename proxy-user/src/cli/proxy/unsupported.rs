@@ -1,28 +1,78 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Variables of the original that are not honoured.
+//! Variables of the original that have no effect here, and those that end the start.
 
+use super::environment::Sources;
 use crate::cli::Exit;
+use crate::l7::snippets;
 
-/// Variables that protect something must not be ignored; those that only tune something are named in the log.
-pub(super) fn refuse(get: &dyn Fn(&str) -> Option<String>) -> Result<(), Exit> {
-    let is_set = |name: &&&str| get(name).is_some_and(|value| !value.is_empty());
-    const REFUSED: [&str; 4] = ["CA_FILE", "CRT_LIST_PATH", "EXTRA_FRONTEND", "EXTRA_GLOBAL"];
-    if let Some(name) = REFUSED.iter().find(is_set) {
-        return Err(Exit::Usage(format!(
-            "{name} is not supported yet, and the proxy would behave otherwise without it"
-        )));
+/// Variables that may be set and change nothing, because what they tune does not exist here.
+pub(super) const NO_EFFECT: &[&str] = &[
+    "CERTS",
+    "CHECK_RESOLVERS",
+    "DISPLAY_CONFIG_ON_ERROR",
+    "DO_NOT_RESOLVE_ADDR",
+    "HEALTHCHECK",
+    "MODE",
+    "RECONFIGURE_ATTEMPTS",
+    "TERMINATE_ON_RELOAD",
+];
+
+/// Variables that would change behaviour and cannot be honoured, and what to use instead.
+pub(super) const REFUSED: &[(&str, &str)] = &[
+    (
+        "CRT_LIST_PATH",
+        "a crt-list is HAProxy's; put the certificates into /certs or into secrets named cert-*, and name the first \
+         with PREFERRED_CERTIFICATE",
+    ),
+    ("EXTRA_FRONTEND", ""),
+    ("EXTRA_GLOBAL", ""),
+    (
+        "CFG_TEMPLATE_PATH",
+        "templates of HAProxy's configuration are not read; leave it out and say what the template says with \
+         variables and parameters",
+    ),
+];
+
+/// What the image of the original sets by itself, and what is therefore no wish of anybody.
+const IMAGE_TEMPLATE: &str = "/cfg/tmpl/haproxy.tmpl";
+
+/// Not built yet; said in the log, because the proxy works without them.
+const IGNORED: &[(&str, &str)] = &[(
+    "LISTENER_ADDRESS",
+    "the listener is not asked for its services, so those that it does not send by itself are not routed",
+)];
+
+/// Ends the start with the first variable that cannot be honoured.
+pub(super) fn refuse(sources: &Sources<'_>) -> Result<(), Exit> {
+    for (name, instead) in REFUSED {
+        let Some(text) = sources.any(name)? else {
+            continue;
+        };
+        let why = match (*name, text.as_str()) {
+            ("CFG_TEMPLATE_PATH", IMAGE_TEMPLATE) => continue,
+            // A comma ends a line there.
+            ("EXTRA_FRONTEND" | "EXTRA_GLOBAL", text) => {
+                snippets::refusal(&text.split([',', '\n']).collect::<Vec<_>>())
+            }
+            _ => (*instead).to_owned(),
+        };
+        return Err(Exit::Usage(format!("{name}: {why}")));
     }
-    const BY_CALL: &str = "its services are not routed; configure them by calling reconfigure";
-    const IGNORED: [(&str, &str); 3] = [
-        (
-            "LISTENER_ADDRESS",
-            "the listener is not asked for its services, so those that it does not send by itself are not routed",
-        ),
-        ("DFP_SERVICE_SERVICE_NAME", BY_CALL),
-        ("DFP_SERVICE_1_SERVICE_NAME", BY_CALL),
-    ];
-    for (name, effect) in IGNORED.iter().filter(|(name, _)| is_set(&name)) {
-        tracing::error!("{name} is not supported yet: {effect}");
+    // Not supported yet.
+    if sources.any("CA_FILE")?.is_some() {
+        return Err(Exit::Usage(
+            "CA_FILE is not supported yet, and the proxy would behave otherwise without it".into(),
+        ));
+    }
+    for name in NO_EFFECT {
+        if sources.any(name)?.is_some() {
+            tracing::debug!(name, "has no effect");
+        }
+    }
+    for (name, effect) in IGNORED {
+        if sources.any(name)?.is_some() {
+            tracing::error!("{name} is not supported yet: {effect}");
+        }
     }
     Ok(())
 }

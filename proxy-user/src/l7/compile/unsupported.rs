@@ -2,17 +2,29 @@
 //! What would change behaviour and is not built is refused by name instead of ignored.
 
 use crate::l7::params::Problem;
+use crate::l7::snippets;
 use crate::l7::spec::ServiceSpec;
+
+const TEMPLATE: &str = "templates of HAProxy's configuration are not read; say what they say with parameters \
+                        such as servicePath, serviceDomain, setReqHeader, reqPathSearchReplace and outboundHostname";
 
 /// The first parameter that cannot be honoured.
 pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
+    if !spec.backend_extra.is_empty() {
+        let lines: Vec<&str> = spec.backend_extra.lines().collect();
+        return Err(Problem::new("backendExtra", snippets::refusal(&lines)));
+    }
+    let templates = [
+        ("templateBePath", &spec.template_be_path),
+        ("templateFePath", &spec.template_fe_path),
+    ];
+    if let Some((name, _)) = templates.iter().find(|(_, path)| !path.is_empty()) {
+        return Err(Problem::new(*name, TEMPLATE));
+    }
     let given = [
-        ("backendExtra", !spec.backend_extra.is_empty()),
         ("discoveryType", spec.discovery_type == "DNS"),
         ("serviceCert", !spec.service_cert.is_empty()),
         ("sessionType", !spec.session_type.is_empty()),
-        ("templateBePath", !spec.template_be_path.is_empty()),
-        ("templateFePath", !spec.template_fe_path.is_empty()),
     ];
     let of_destinations = spec.service_dest.iter().flat_map(|dest| {
         [

@@ -22,7 +22,7 @@ fn status_codes_and_their_order_are_the_originals() {
         (
             "/reconfigure?serviceName=a&servicePath=/&port=1&users=a:hunter2&backendExtra=x",
             400,
-            "backendExtra: is not supported yet",
+            "backendExtra: lines of HAProxy",
         ),
         (
             "/reconfigure?serviceName=a&servicePath=/&port=1",

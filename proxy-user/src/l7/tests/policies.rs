@@ -185,3 +185,25 @@ fn addresses_are_admitted_by_service_and_by_proxy() {
     assert_eq!(site.refused("address_denied_everywhere"), 1);
     assert_eq!(site.api("/v1/docker-flow-proxy/ping").status, 200);
 }
+
+#[test]
+fn services_of_the_environment_are_there_from_the_start_and_are_not_kept() {
+    let port = echo_origin().port().to_string();
+    let change = |settings: &mut Settings| {
+        let get = |name: &str| match name {
+            "DFP_SERVICE_SERVICE_NAME" => Some("a".to_owned()),
+            "DFP_SERVICE_SERVICE_PATH" => Some("/a".to_owned()),
+            "DFP_SERVICE_OUTBOUND_HOSTNAME" => Some("127.0.0.1".to_owned()),
+            "DFP_SERVICE_PORT" => Some(port.clone()),
+            _ => None,
+        };
+        settings.services = crate::l7::environment::services(&get, &settings.defaults, "").unwrap();
+    };
+    let mut site = Site::with(change);
+    assert_eq!(site.get("/a").status, 200);
+    let reply = site.api("/v1/docker-flow-proxy/config?type=json");
+    assert!(reply.text().contains("\"ServiceName\":\"a\""), "{}", reply.text());
+    site.stop();
+    site.proxy = Some(Proxy::start(settings(site.state.path())).unwrap());
+    assert_eq!(site.get("/a").status, 503);
+}
