@@ -7,7 +7,7 @@
 //! The life of a request is [`request`], top to bottom: accept, parse, route, policy, upstream, response, log.
 //! Everything beside it is a piece that can be explained without it: [`router`] orders and matches rules,
 //! [`stream`] passes whole connections on (reqMode tcp and sni),
-//! [`pool`] turns per-connection balancing of the kernel into even shares per request, [`conn`] drives one client
+//! [`upstream`] chooses tasks and keeps connections to them, [`conn`] drives one client
 //! connection and its timeouts, [`refusal`] names every reason for which a request is answered by the proxy.
 
 pub mod limits;
@@ -43,11 +43,11 @@ pub mod compress;
 pub mod conn;
 pub mod error_pages;
 pub mod metrics;
-pub mod pool;
 pub mod refusal;
 pub mod request;
 pub mod resolver;
 pub mod tunnel;
+pub mod upstream;
 pub mod worker;
 
 pub mod server;

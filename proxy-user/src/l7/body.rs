@@ -17,9 +17,10 @@ use tokio::time::{Instant, Sleep};
 use super::compress::Encoder;
 use super::conn::ConnState;
 use super::limits;
-use super::pool::Lease;
 use super::refusal::Refusal;
 use super::request::LogEntry;
+use super::upstream::h1::Broken;
+use super::upstream::response::ResponseBody;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,7 @@ pub enum BodyError {
     Client(Refusal),
     /// The upstream's side.
     #[error("response body")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Broken),
     /// The upstream was silent for too long.
     #[error("response body: nothing arrived in time")]
     UpstreamTimeout,
@@ -185,21 +186,13 @@ pub struct Outgoing {
 
 enum Kind {
     Full(Bytes),
-    Upstream(FromUpstream),
+    Upstream(ResponseBody),
     Encoded(Box<Encoded>),
-}
-
-/// The upstream's body as it comes. *Lifetime*: until the last byte, and then its connection is free again.
-struct FromUpstream {
-    body: Incoming,
-    lease: Option<Lease>,
-    timeout: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 /// The upstream's body, compressed on its way.
 struct Encoded {
-    body: FromUpstream,
+    body: ResponseBody,
     encoder: Encoder,
     /// Come after the end of the compressed stream.
     trailers: Option<Frame<Bytes>>,
@@ -240,26 +233,8 @@ impl Outgoing {
         }
     }
 
-    /// The upstream's body; its connection goes back to the pool at the end.
-    pub fn upstream(
-        body: Incoming,
-        lease: Lease,
-        timeout: Duration,
-        encoder: Option<Encoder>,
-        end: RequestEnd,
-    ) -> Self {
-        let lease = if body.is_end_stream() {
-            lease.release();
-            None
-        } else {
-            Some(lease)
-        };
-        let body = FromUpstream {
-            body,
-            lease,
-            timeout,
-            sleep: None,
-        };
+    /// The upstream's body.
+    pub fn upstream(body: ResponseBody, encoder: Option<Encoder>, end: RequestEnd) -> Self {
         let kind = match encoder {
             None => Kind::Upstream(body),
             Some(encoder) => Kind::Encoded(Box::new(Encoded {
@@ -273,34 +248,11 @@ impl Outgoing {
     }
 }
 
-impl FromUpstream {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                if let Some(sleep) = &mut self.sleep {
-                    sleep.as_mut().reset(Instant::now() + self.timeout);
-                }
-                // The end may be known with the last data, and hyper then does not poll again.
-                if frame.is_none() || self.body.is_end_stream() {
-                    self.lease.take().map(Lease::release).unwrap_or_default();
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
-            }
-            Poll::Pending => {
-                let timeout = self.timeout;
-                let sleep = (self.sleep).get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                ready!(sleep.as_mut().poll(cx));
-                Poll::Ready(Some(Err(BodyError::UpstreamTimeout)))
-            }
-        }
-    }
-}
-
 impl Encoded {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let data = |bytes| Poll::Ready(Some(Ok(Frame::data(bytes))));
         while !self.has_ended {
-            match self.body.poll(cx) {
+            match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(bytes) => {
                         if let Some(out) = self.encoder.write(&bytes).map_err(BodyError::Encoding)? {
@@ -344,7 +296,7 @@ impl Body for Outgoing {
         let frame = match &mut this.kind {
             Kind::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Kind::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Kind::Upstream(body) => ready!(body.poll(cx)),
+            Kind::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
             Kind::Encoded(body) => ready!(body.poll(cx)),
         };
         if let Some(Ok(frame)) = &frame {
@@ -356,7 +308,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Upstream(body) => body.body.is_end_stream(),
+            Kind::Upstream(body) => body.is_end_stream(),
             Kind::Encoded(body) => body.is_over(),
         }
     }
@@ -364,7 +316,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Upstream(body) => body.body.size_hint(),
+            Kind::Upstream(body) => body.size_hint(),
             Kind::Encoded(_) => SizeHint::default(),
         }
     }

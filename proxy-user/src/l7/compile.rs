@@ -24,25 +24,12 @@ use super::router::{CompiledService, Matcher, RedirectWhen, Rule, SortKey};
 use super::settings::{ConnectionMode, Settings};
 use super::spec::{DestSpec, ServiceSpec};
 use super::stream;
+use super::upstream::{Target, Upstream};
 
-/// A name and port that requests are sent to. *Who writes it*: [`super::table`]. Workers find their pool for it by
-/// `slot`; a slot is given to another upstream only when nothing refers to the old one any more.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Index of the workers' pools.
-    pub slot: usize,
-    /// Distinguishes the upstreams that had this slot.
-    pub generation: u64,
-    /// Name or address.
-    pub host: Box<str>,
-    /// Port.
-    pub port: u16,
-}
-
-/// Hands out the upstream of a host and port.
+/// Hands out the upstream of a target.
 pub trait Upstreams {
     /// The one that is in use, or a new one.
-    fn intern(&mut self, host: &str, port: u16) -> Arc<Upstream>;
+    fn intern(&mut self, target: Target) -> Arc<Upstream>;
 }
 
 /// What a service is compiled with, besides its parameters.
@@ -181,6 +168,13 @@ impl<'a> Shared<'a> {
             name: name(&p.name),
             ..p
         })?;
+        let target = |port: u16, context: &Context<'_>| {
+            let target = Target::compile(host, port, self.spec, dest, context.settings);
+            target.map_err(|p| Problem {
+                name: name(&p.name),
+                ..p
+            })
+        };
         if !dest.port.is_empty() {
             let port = dest.port.parse().ok().filter(|port| *port != 0);
             let port = port
@@ -188,7 +182,7 @@ impl<'a> Shared<'a> {
             service.rules.push(Rule {
                 matcher: self.matcher(dest, dest.src_port)?,
                 policy: self.policy(dest, context, true)?,
-                upstream: context.upstreams.intern(host, port),
+                upstream: context.upstreams.intern(target(port, context)?),
                 is_default: self.spec.is_default_backend,
             });
         }
@@ -205,7 +199,7 @@ impl<'a> Shared<'a> {
             service.rules.push(Rule {
                 matcher,
                 policy: self.policy(dest, context, false)?,
-                upstream: context.upstreams.intern(host, dest.https_port),
+                upstream: context.upstreams.intern(target(dest.https_port, context)?),
                 is_default: false,
             });
         }

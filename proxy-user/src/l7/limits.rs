@@ -51,7 +51,7 @@ pub const UPSTREAM_AGE_MAX: Duration = Duration::from_secs(2);
 /// Jitter of the age, in percent either way, so that a pool does not reconnect all at once.
 pub const UPSTREAM_AGE_JITTER_PERCENT: u32 = 25;
 
-/// Idle time after which an upstream connection is closed.
+/// Idle time after which a connection to a virtual IP is closed.
 pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// Idle connections that one worker keeps to one upstream: enough for 512 concurrent requests per worker.
@@ -63,6 +63,95 @@ pub const REAP_INTERVAL: Duration = Duration::from_millis(250);
 /// Attempts to connect: a refused connection may be one replica's, and the next goes to another.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Age at which a connection to a known task is replaced, before jitter: shares do not depend on it, only an operator
+/// who waits for connections to end does.
+pub const TASK_AGE_MAX: Duration = Duration::from_secs(300);
+
+/// Idle time after which a connection to a known task is closed: less than the 5 s after which Node.js and others close
+/// it themselves, so that it rarely ends just as it is used.
+pub const TASK_IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// Tasks of one service. Swarm's overlays have 254 addresses by default; a DNS answer over TCP ends at 65 535 bytes,
+/// which are about 4 000 addresses.
+pub const TASKS_MAX: usize = 4096;
+
+/// Requests at a time on one HTTP/2 connection before another is opened: what servers usually admit.
+pub const H2_STREAMS_MAX: usize = 100;
+
+/// How often a silent HTTP/2 connection is asked whether it lives: less than the 15 s after which a client gives up.
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the answer to that may take.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that a read of an answer's head has room for: most heads, and small bodies with them.
+pub const UPSTREAM_READ_BYTES: usize = 4 * 1024;
+
+/// Bytes that a read of an answer's body has room for: 16 reads for 1 MiB, and less than the size from which the
+/// allocator maps and unmaps every buffer.
+pub const UPSTREAM_BODY_READ_BYTES: usize = 64 * 1024;
+
+/// Bytes of the line in front of a chunk; the size needs 16, the rest is for extensions that nobody uses.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+
+/// Answers of class 1xx before the answer.
+pub const EARLY_ANSWERS_MAX: u32 = 16;
+
+/// How often a request is sent again at most when a service says nothing: HAProxy's three attempts.
+pub const RETRIES_DEFAULT: u32 = 2;
+
+/// How often it may ask for.
+pub const RETRIES_MAX: u32 = 10;
+
+/// Of a hundred requests, how many may be sent again.
+pub const RETRY_PERCENT_DEFAULT: u32 = 20;
+
+/// Retries that a worker may always spend in a second on one service, however few requests it gets.
+pub const RETRIES_FLOOR_PER_SECOND: u32 = 10;
+
+/// Retries that a worker has saved for one service: ten seconds of the floor.
+pub const RETRIES_SAVED_MAX: u32 = 100;
+
+/// Requests of a service that wait for their turn when it says nothing; each holds about 10 KiB.
+pub const QUEUE_DEFAULT: u32 = 1000;
+
+/// How many it may ask for.
+pub const QUEUE_MAX: u32 = 100_000;
+
+/// Seconds after which a client that was turned away may come again (Retry-After).
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Longest time that a parameter may ask for: a day.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+
+/// Shortest time between two questions for health.
+pub const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Bytes of an answer to such a question that are read: the status is in the first 12.
+pub const HEALTH_ANSWER_BYTES: usize = 1024;
+
+/// How long a task that let a connect time out is not asked again: meanwhile requests fail at once.
+pub const MUTE_TIME: Duration = Duration::from_secs(1);
+
+/// Share of a task at the beginning of its slow start, in percent: enough to be seen working.
+pub const SLOW_START_PERCENT_MIN: u32 = 10;
+
+/// How often the name of a service in use is asked. Swarm takes a task out of DNS 2 s before SIGTERM; this and the look
+/// at the clock every [`REAP_INTERVAL`] stay below.
+pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Age of an answer from which a request waits for a newer one.
+pub const DISCOVERY_AGE_MAX: Duration = Duration::from_millis(1500);
+
+/// How long it waits if there are tasks from before.
+pub const DISCOVERY_STALE_WAIT: Duration = Duration::from_millis(250);
+
+/// How long after its last use a name is still asked in the background.
+pub const DISCOVERY_USED_MAX: Duration = Duration::from_secs(5);
+
+/// How long after its last use what is known of a service is kept.
+pub const GROUP_IDLE_MAX: Duration = Duration::from_secs(60);
+
 /// How long a body with `Expect: 100-continue` waits for the upstream to ask for it. Upstreams that do not know the
 /// field never do; curl waits as long.
 pub const CONTINUE_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -71,11 +160,12 @@ pub const CONTINUE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// is the name and not the connection.
 pub const DNS_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Longest time that an answer of the resolver is believed.
-pub const DNS_TTL_MAX: Duration = Duration::from_secs(2);
+/// Longest time that the resolver repeats an answer. Swarm says 600 s and answers from live state; less than
+/// [`DISCOVERY_INTERVAL`], so that every question of it is a question.
+pub const DNS_TTL_MAX: Duration = Duration::from_millis(500);
 
 /// Longest time that a name's absence is believed.
-pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(1);
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_millis(500);
 
 /// Bytes of a compiled regular expression: bounds what one reconfigure can cost.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;

@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 #[repr(align(128))]
 #[derive(Default)]
 pub struct Counters {
-    refused: [Cell; Refusal::ALL.len()],
+    refused: Refused,
     responses: [Cell; 6],
     /// Client connections that were accepted.
     pub connections: Cell,
@@ -21,8 +21,20 @@ pub struct Counters {
     pub upstream_connects: Cell,
     /// Requests that went over a connection that had served another.
     pub upstream_reuses: Cell,
-    /// Requests that were sent a second time.
+    /// Requests that were sent again.
     pub upstream_retries: Cell,
+    /// Requests that were not sent again because the budget was spent.
+    pub upstream_retries_denied: Cell,
+    /// Connections to tasks that failed.
+    pub upstream_connect_failures: Cell,
+    /// Requests that went to another task because a connection failed.
+    pub upstream_connect_retries: Cell,
+    /// Times a task was told to rest.
+    pub ejections: Cell,
+    /// Health checks that a task failed.
+    pub health_failures: Cell,
+    /// Questions that no resolver answered.
+    pub discovery_failures: Cell,
     /// Connections that became tunnels.
     pub upgrades: Cell,
     /// Connections that were passed on whole.
@@ -33,6 +45,15 @@ pub struct Counters {
     pub stream_bytes_in: Cell,
     /// Bytes to their clients.
     pub stream_bytes_out: Cell,
+}
+
+/// One for each reason.
+struct Refused([Cell; Refusal::ALL.len()]);
+
+impl Default for Refused {
+    fn default() -> Self {
+        Refused(std::array::from_fn(|_| Cell::default()))
+    }
 }
 
 /// A counter with one writer.
@@ -64,7 +85,7 @@ impl Cell {
 impl Counters {
     /// Counts a refusal.
     pub fn refused(&self, refusal: Refusal) {
-        self.refused[refusal as usize].up();
+        self.refused.0[refusal as usize].up();
     }
 
     /// Counts an answer by its class.
@@ -89,7 +110,7 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         .map(|r| {
             (
                 format!("{{reason=\"{}\"}}", r.name()),
-                sum(&|w| w.refused[*r as usize].get()),
+                sum(&|w| w.refused.0[*r as usize].get()),
             )
         })
         .collect();
@@ -114,7 +135,7 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         &responses,
     );
     type Value = fn(&Counters) -> u64;
-    let singles: [(&str, &str, &str, Value); 10] = [
+    let singles: [(&str, &str, &str, Value); 16] = [
         (
             "connections_total",
             "counter",
@@ -136,11 +157,44 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
             "Requests over a reused connection.",
             |w| w.upstream_reuses.get(),
         ),
+        ("upstream_retries_total", "counter", "Requests sent again.", |w| {
+            w.upstream_retries.get()
+        }),
         (
-            "upstream_retries_total",
+            "upstream_retries_denied_total",
             "counter",
-            "Requests sent a second time.",
-            |w| w.upstream_retries.get(),
+            "Requests not sent again because the budget was spent.",
+            |w| w.upstream_retries_denied.get(),
+        ),
+        (
+            "upstream_connect_failures_total",
+            "counter",
+            "Connections to tasks that failed.",
+            |w| w.upstream_connect_failures.get(),
+        ),
+        (
+            "upstream_connect_retries_total",
+            "counter",
+            "Requests that went to another task because a connection failed.",
+            |w| w.upstream_connect_retries.get(),
+        ),
+        (
+            "upstream_ejections_total",
+            "counter",
+            "Times a task was told to rest.",
+            |w| w.ejections.get(),
+        ),
+        (
+            "upstream_health_failures_total",
+            "counter",
+            "Health checks that a task failed.",
+            |w| w.health_failures.get(),
+        ),
+        (
+            "discovery_failures_total",
+            "counter",
+            "Questions that no resolver answered.",
+            |w| w.discovery_failures.get(),
         ),
         (
             "upgrades_total",

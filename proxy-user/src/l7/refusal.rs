@@ -77,6 +77,12 @@ refusals! {
     UpstreamUnreachable = "upstream_unreachable", SERVICE_UNAVAILABLE, "The service cannot be reached.";
     /// The connect took too long.
     UpstreamConnectTimeout = "upstream_connect_timeout", SERVICE_UNAVAILABLE, "The service cannot be reached in time.";
+    /// Active checks found no task that answers.
+    UpstreamDown = "upstream_down", SERVICE_UNAVAILABLE, "The service is not healthy.";
+    /// maxRequests and maxQueue.
+    QueueFull = "queue_full", SERVICE_UNAVAILABLE, "The service has too many requests.";
+    /// timeoutQueue.
+    QueueTimeout = "queue_timeout", SERVICE_UNAVAILABLE, "The service has had too many requests for too long.";
     /// No answer in time.
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, "The service did not answer in time.";
     /// An answer that is not HTTP, or none.

@@ -7,13 +7,9 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -26,16 +22,18 @@ use tokio::time::Instant;
 
 use super::auth::Denied;
 use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, ToUpstream};
-use super::compile::{Policy, Upstream};
+use super::compile::Policy;
 use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
 use super::domain::without_port;
 use super::headers::{append_forwarded_for, has_token, strip_hop_by_hop};
 use super::limits;
-use super::pool::Lease;
 use super::refusal::Refusal;
-use super::router::{FrontRedirect, RedirectWhen, Route, Subject};
+use super::router::{FrontRedirect, RedirectWhen, Route, Rule, Subject};
 use super::tunnel;
+use super::upstream::response::ResponseBody;
+use super::upstream::send::{Call, Reply, Rest};
+use super::upstream::{self, Upstream};
 use super::worker::Worker;
 
 // ---- accept ----
@@ -90,7 +88,7 @@ pub async fn handle(
     };
     let is_old = request.version() == Version::HTTP_10;
     let response = match forward(&client, request, &mut end).await {
-        Ok(Answer::Upstream(mut parts, body, lease, timeout, encoder)) => {
+        Ok(Answer::Upstream(mut parts, body, encoder)) => {
             note(&mut end, parts.status);
             // HTTP/1.0 has no chunks: such an answer ends with the connection, and a broken one with a reset.
             let ends_with_connection = is_old && body.size_hint().exact().is_none();
@@ -99,10 +97,8 @@ pub async fn handle(
                 parts.version = Version::HTTP_10;
             }
             client.state.ends_with_connection(ends_with_connection);
-            Response::from_parts(
-                parts,
-                Outgoing::upstream(body, lease, timeout, encoder.map(|encoder| *encoder), end),
-            )
+            let body = Outgoing::upstream(body, encoder.map(|encoder| *encoder), end);
+            Response::from_parts(parts, body)
         }
         Ok(Answer::Own(parts)) => {
             note(&mut end, parts.status);
@@ -121,13 +117,7 @@ pub async fn handle(
 
 /// What a request came to.
 enum Answer {
-    Upstream(
-        hyper::http::response::Parts,
-        Incoming,
-        Lease,
-        Duration,
-        Option<Box<Encoder>>,
-    ),
+    Upstream(hyper::http::response::Parts, ResponseBody, Option<Box<Encoder>>),
     /// A redirect or the answer to an upgrade: no body.
     Own(hyper::http::response::Parts),
     /// 401 with this challenge.
@@ -173,17 +163,9 @@ async fn forward(
     let upgrade = take_upgrade(&mut request);
     let wish = rule.policy.compression.as_ref().and_then(|c| c.wish(&request));
     let (parts, body) = request.into_parts();
-    let head = upstream_head(
-        parts,
-        &rule.policy,
-        &rule.upstream,
-        &host,
-        client,
-        upgrade.as_ref(),
-        &body,
-    )?;
-    let (response, lease) = send(worker, &rule.upstream, &rule.policy, head, body).await?;
-    respond(client, response, lease, &rule.policy, upgrade, wish)
+    let head = upstream_head(parts, &rule.policy, &rule.upstream, &host, client)?;
+    let reply = send(client, rule, head, &host, upgrade.as_ref(), body).await?;
+    respond(client, reply, rule, upgrade, wish)
 }
 
 // ---- parse ----
@@ -335,35 +317,26 @@ fn take_upgrade(request: &mut Request<Incoming>) -> Option<Upgrade> {
     })
 }
 
-/// The head as the upstream gets it.
+/// The head as the upstream gets it, but for what belongs to a connection.
 fn upstream_head(
     mut parts: Parts,
     policy: &Policy,
     upstream: &Upstream,
     host: &str,
     client: &Client,
-    upgrade: Option<&Upgrade>,
-    body: &Incoming,
 ) -> Result<Parts, Refusal> {
     let takes_trailers = has_token(&parts.headers, header::TE, "trailers");
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade.protocol.clone());
-    } else if takes_trailers {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    // hyper leaves out a body of unknown length for these two unless the framing is written out.
-    if !body.is_end_stream()
-        && body.size_hint().exact().is_none()
-        && matches!(parts.method, Method::GET | Method::HEAD)
-    {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     if parts.uri.authority().is_some() || !headers.contains_key(header::HOST) {
-        let host = if host.is_empty() { &upstream.host } else { host };
+        let host = if host.is_empty() {
+            &upstream.target.host
+        } else {
+            host
+        };
         headers.insert(
             header::HOST,
             HeaderValue::from_str(host).map_err(|_| Refusal::HostInvalid)?,
@@ -398,222 +371,114 @@ fn rewritten(uri: &Uri, policy: &Policy) -> Result<Uri, Refusal> {
     Ok(Uri::from(target))
 }
 
-/// Sends the request, once more if the first connection was dead before it could matter.
+/// Sends the request to a task of the service.
 async fn send(
-    worker: &Worker,
-    upstream: &Upstream,
-    policy: &Policy,
-    mut head: Parts,
+    client: &Rc<Client>,
+    rule: &Rule,
+    head: Parts,
+    host: &str,
+    upgrade: Option<&Upgrade>,
     body: Incoming,
-) -> Result<(Response<Incoming>, Lease), Refusal> {
-    let progress = Rc::new(Progress {
-        last: Cell::new(Instant::now()),
-        awaits_client: Cell::new(false),
-        failed: Cell::new(None),
-    });
-    let is_empty = body.is_end_stream();
-    let body = match is_empty {
-        true => ToUpstream::Empty,
-        false => ToUpstream::Client(ClientBody {
-            gate: awaits_continue(&mut head),
+) -> Result<Reply, Refusal> {
+    let worker = &client.worker;
+    let (mut body_to_send, mut progress, mut opener) = (ToUpstream::Empty, None, None);
+    if !body.is_end_stream() {
+        let shared = Rc::new(Progress {
+            last: Cell::new(Instant::now()),
+            awaits_client: Cell::new(false),
+            failed: Cell::new(None),
+        });
+        let gate = expects_continue(&head).then(Gate::new);
+        let (gate, opens) = gate.map_or((None, None), |(gate, opens)| (Some(gate), Some(opens)));
+        opener = opens;
+        progress = Some(shared.clone());
+        body_to_send = ToUpstream::Client(ClientBody {
+            gate,
             inner: body,
-            progress: progress.clone(),
+            progress: shared,
             timeout: worker.shared.settings.timeouts.client,
             sleep: None,
-        }),
-    };
-    let pool = worker.pool(upstream);
-    let mut lease = pool.acquire(worker, upstream, policy.keep_alive, false).await?;
-    if !lease.is_reused {
-        return exchange(&mut lease, Request::from_parts(head, body), &progress, policy)
-            .await
-            .map(|response| (response, lease))
-            .map_err(|failure| failure.refusal);
+        });
     }
-    worker.counters.upstream_reuses.up();
-    // A connection may be closed by the upstream just as it is reused. What was not written may be sent again, and so
-    // may what has no body and no effect (RFC 9110 §9.2.2); a POST that may have arrived may not.
-    let copy = (is_empty && head.method.is_idempotent()).then(|| head.clone());
-    let failure = match exchange(&mut lease, Request::from_parts(head, body), &progress, policy).await {
-        Ok(response) => return Ok((response, lease)),
-        Err(failure) => failure,
+    let call = Call {
+        worker,
+        head,
+        host,
+        upgrade: upgrade.map(|upgrade| &upgrade.protocol),
+        body: Some(body_to_send),
+        progress,
+        opener,
+        client: client.address.ip(),
+        keep_alive: rule.policy.keep_alive,
+        timeout: rule.policy.timeout_server,
+        early: &|_, _| {},
     };
-    let again = match (failure.unsent, copy) {
-        (Some(request), _) => *request,
-        (None, Some(head)) if failure.is_before_answer => Request::from_parts(head, ToUpstream::Empty),
-        _ => return Err(failure.refusal),
-    };
-    worker.counters.upstream_retries.up();
-    drop(lease);
-    let mut lease = pool.acquire(worker, upstream, policy.keep_alive, true).await?;
-    let response = exchange(&mut lease, again, &progress, policy)
-        .await
-        .map_err(|failure| failure.refusal)?;
-    Ok((response, lease))
+    upstream::send::send(&worker.group(&rule.upstream), call).await
 }
 
-/// With `Expect: 100-continue`: what holds the body back until the upstream asks for it (RFC 9110 §10.1.1).
+/// With `Expect: 100-continue` the body is held back until the upstream asks for it (RFC 9110 §10.1.1).
 ///
 /// hyper asks the client when somebody reads the body, so an upstream that refuses spares the client the upload.
-fn awaits_continue(head: &mut Parts) -> Option<Gate> {
-    let expects = head.headers.get(header::EXPECT)?;
-    if !expects.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-        return None;
-    }
-    let (gate, opener) = Gate::new();
-    let mut carrier = Request::new(());
-    hyper::ext::on_informational(&mut carrier, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            opener.open();
-        }
-    });
-    head.extensions.extend(std::mem::take(carrier.extensions_mut()));
-    Some(gate)
-}
-
-/// Why there was no response.
-struct Failure {
-    refusal: Refusal,
-    /// The request, if nothing of it was written.
-    unsent: Option<Box<Request<ToUpstream>>>,
-    /// The connection ended without a byte of an answer.
-    is_before_answer: bool,
-}
-
-async fn exchange(
-    lease: &mut Lease,
-    request: Request<ToUpstream>,
-    progress: &Progress,
-    policy: &Policy,
-) -> Result<Response<Incoming>, Failure> {
-    let failure = |refusal| Failure {
-        refusal,
-        unsent: None,
-        is_before_answer: false,
-    };
-    progress.last.set(Instant::now());
-    match unless_silent(lease.send(request), progress, policy.timeout_server).await {
-        None => Err(failure(Refusal::UpstreamTimeout)),
-        Some(Ok(response)) => Ok(response),
-        Some(Err(mut error)) => {
-            let unsent = error.take_message().map(Box::new);
-            let error = error.into_error();
-            tracing::debug!(%error, "upstream");
-            let refusal = progress.failed.get().unwrap_or(Refusal::UpstreamInvalid);
-            let is_before_answer = !error.is_parse() && progress.failed.get().is_none();
-            Err(Failure {
-                refusal,
-                unsent,
-                is_before_answer,
-            })
-        }
-    }
-}
-
-/// The future's output, or none when the upstream has been silent for `limit`. A client that is slow with its body
-/// is not the upstream's silence.
-async fn unless_silent<F: Future>(future: F, progress: &Progress, limit: Duration) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut sleep = pin!(tokio::time::sleep(limit));
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let since = if progress.awaits_client.get() {
-                now
-            } else {
-                progress.last.get()
-            };
-            if now >= since + limit {
-                return Poll::Ready(None);
-            }
-            sleep.as_mut().reset(since + limit);
-        }
-        Poll::Pending
-    })
-    .await
+fn expects_continue(head: &Parts) -> bool {
+    head.headers
+        .get(header::EXPECT)
+        .is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 // ---- response ----
 
 fn respond(
     client: &Rc<Client>,
-    mut response: Response<Incoming>,
-    mut lease: Lease,
-    policy: &Policy,
+    reply: Reply,
+    rule: &Rule,
     upgrade: Option<Upgrade>,
     wish: Option<Wish>,
 ) -> Result<Answer, Refusal> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch_protocols(
-            client,
-            response,
-            lease,
-            policy,
-            upgrade.ok_or(Refusal::UpstreamInvalid)?,
-        );
+    let Reply {
+        mut parts,
+        rest,
+        session,
+    } = reply;
+    let protocol = parts.headers.get(header::UPGRADE).cloned();
+    clean_response(&mut parts.headers, &rule.policy);
+    if let (Some(token), Some(sticky)) = (session, &rule.upstream.target.sticky) {
+        sticky.set(&mut parts.headers, token, false);
     }
-    if !is_plain_or_chunked(response.headers()) {
-        return Err(Refusal::UpstreamInvalid);
-    }
-    // RFC 9112 §6.3: the length does not count beside chunks, and the connection is not to be trusted further.
-    if response.headers().contains_key(header::TRANSFER_ENCODING)
-        && response.headers_mut().remove(header::CONTENT_LENGTH).is_some()
-    {
-        lease.retire();
-    }
-    clean_response(response.headers_mut(), policy);
-    let (mut parts, body) = response.into_parts();
     parts.version = Version::HTTP_11;
-    let encoder = match (&policy.compression, wish) {
-        (Some(compression), Some(wish)) if !body.is_end_stream() => compression
-            .begin(wish, &mut parts, &client.worker.encoders)
-            .map(Box::new),
-        _ => None,
-    };
-    let timeout = policy.timeout_server;
-    Ok(Answer::Upstream(parts, body, lease, timeout, encoder))
+    match (rest, upgrade) {
+        (Rest::Body(body), _) => {
+            let encoder = match (&rule.policy.compression, wish) {
+                (Some(compression), Some(wish)) if !body.is_end_stream() => compression
+                    .begin(wish, &mut parts, &client.worker.encoders)
+                    .map(Box::new),
+                _ => None,
+            };
+            Ok(Answer::Upstream(parts, body, encoder))
+        }
+        (Rest::Tunnel(stream, read, held), Some(upgrade)) => {
+            let protocol = protocol.unwrap_or(upgrade.protocol);
+            parts.headers.remove(header::CONTENT_LENGTH);
+            parts
+                .headers
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(header::UPGRADE, protocol);
+            let worker = client.worker.clone();
+            worker.counters.upgrades.up();
+            let open = worker.open();
+            let idle = rule.policy.timeout_tunnel;
+            tokio::task::spawn_local(async move {
+                let _held = (open, held);
+                tunnel::run(upgrade.client, stream, read, idle).await;
+            });
+            Ok(Answer::Own(parts))
+        }
+        (Rest::Tunnel(..), None) => Err(Refusal::UpstreamInvalid),
+    }
 }
 
 fn clean_response(headers: &mut HeaderMap, policy: &Policy) {
     strip_hop_by_hop(headers);
     policy.response_headers.apply(headers);
-}
-
-fn switch_protocols(
-    client: &Rc<Client>,
-    mut response: Response<Incoming>,
-    lease: Lease,
-    policy: &Policy,
-    upgrade: Upgrade,
-) -> Result<Answer, Refusal> {
-    let protocol = response
-        .headers()
-        .get(header::UPGRADE)
-        .cloned()
-        .unwrap_or(upgrade.protocol);
-    let upstream = hyper::upgrade::on(&mut response);
-    clean_response(response.headers_mut(), policy);
-    let (mut parts, _) = response.into_parts();
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts
-        .headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.headers.insert(header::UPGRADE, protocol);
-
-    let worker = client.worker.clone();
-    worker.counters.upgrades.up();
-    let open = worker.open();
-    let idle = policy.timeout_tunnel;
-    tokio::task::spawn_local(async move {
-        let (_open, _lease) = (open, lease);
-        tunnel::run(upgrade.client, upstream, idle).await;
-    });
-    Ok(Answer::Own(parts))
 }
 
 fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Outgoing> {
@@ -624,6 +489,12 @@ fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Ou
     *response.status_mut() = page.status;
     *response.headers_mut() = page.headers;
     let headers = response.headers_mut();
+    if matches!(refusal, Refusal::QueueFull | Refusal::QueueTimeout) {
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(limits::RETRY_AFTER_SECONDS),
+        );
+    }
     // After a malformed request nobody knows where the next one begins.
     if matches!(
         refusal.status(),

@@ -16,6 +16,17 @@ pub struct Resolver {
     inner: Option<TokioResolver>,
 }
 
+/// What a resolver said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// These addresses.
+    Found(Vec<IpAddr>),
+    /// The name has none.
+    None,
+    /// Nothing, or nothing in time.
+    Failed,
+}
+
 impl Resolver {
     /// Asks these name servers, or without any those of the system's files.
     pub fn new(nameservers: &[SocketAddr]) -> Self {
@@ -65,24 +76,33 @@ impl Resolver {
         }
     }
 
-    /// All addresses of a name; an address is its own. Empty when there are none.
-    pub async fn lookup(&self, host: &str) -> Vec<IpAddr> {
+    /// All addresses of a name; an address is its own.
+    pub async fn ask(&self, host: &str) -> Answer {
         if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse() {
-            return vec![ip];
+            return Answer::Found(vec![ip]);
         }
         let Some(inner) = &self.inner else {
-            return Vec::new();
+            return Answer::Failed;
         };
         match tokio::time::timeout(limits::DNS_TIME_MAX, inner.lookup_ip(host)).await {
-            Ok(Ok(found)) => found.iter().collect(),
+            Ok(Ok(found)) => Answer::Found(found.iter().collect()),
+            Ok(Err(error)) if error.is_no_records_found() => Answer::None,
             Ok(Err(error)) => {
                 tracing::debug!(host, %error, "name not resolved");
-                Vec::new()
+                Answer::Failed
             }
             Err(_) => {
                 tracing::debug!(host, "name not resolved in time");
-                Vec::new()
+                Answer::Failed
             }
+        }
+    }
+
+    /// All addresses of a name; empty when there are none.
+    pub async fn lookup(&self, host: &str) -> Vec<IpAddr> {
+        match self.ask(host).await {
+            Answer::Found(addresses) => addresses,
+            Answer::None | Answer::Failed => Vec::new(),
         }
     }
 }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
 use regex::Regex;
 
-use super::compile::{Policy, Upstream};
+use super::compile::Policy;
 use super::domain::DomainPattern;
 use super::stream::table::{StreamDest, StreamTable};
+use super::upstream::Upstream;
 
 /// All rules in force.
 #[derive(Debug, Default)]

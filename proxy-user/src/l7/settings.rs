@@ -13,6 +13,7 @@ use super::environment;
 use super::error_pages::ErrorPages;
 use super::prefixes::AddressPolicy;
 use super::spec::User;
+use super::upstream::sticky::StickyKey;
 
 mod admin;
 mod connection;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub service_name: String,
     /// The other replicas where they are not the tasks of that service: names, and ports if they differ.
     pub siblings: Vec<(String, Option<u16>)>,
+    /// What sticky cookies are made with.
+    pub sticky_key: StickyKey,
 }
 
 /// How parameters are read.

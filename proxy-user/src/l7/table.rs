@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
-use super::compile::{Context, Upstream, Upstreams, compile};
+use super::compile::{Context, Upstreams, compile};
 use super::limits;
 use super::listen::{NoPorts, Ports};
 use super::params::{Params, Problem, read_service};
@@ -20,6 +20,7 @@ use super::router::{CompiledService, Snapshot};
 use super::settings::{ServiceDefaults, Settings};
 use super::source::{Clock, Kept, KeptService, Source};
 use super::spec::ServiceSpec;
+use super::upstream::{Target, Upstream};
 
 /// All services. *Lifetime*: the process. *Limits*: [`limits::REMOVALS_MAX`] remembered removals; services cost a few
 /// KiB each and are as many as memory holds.
@@ -381,18 +382,17 @@ impl Table {
     }
 }
 
-/// Numbers the upstreams so that a worker finds its pool by index.
+/// Numbers the upstreams so that a worker finds its group by index.
 #[derive(Default)]
 struct UpstreamSlots {
-    by_name: HashMap<(Box<str>, u16), Weak<Upstream>>,
+    by_target: HashMap<Arc<Target>, Weak<Upstream>>,
     slots: Vec<Weak<Upstream>>,
     generation: u64,
 }
 
 impl Upstreams for UpstreamSlots {
-    fn intern(&mut self, host: &str, port: u16) -> Arc<Upstream> {
-        let key = (Box::from(host), port);
-        if let Some(upstream) = self.by_name.get(&key).and_then(Weak::upgrade) {
+    fn intern(&mut self, target: Target) -> Arc<Upstream> {
+        if let Some(upstream) = self.by_target.get(&target).and_then(Weak::upgrade) {
             return upstream;
         }
         let slot = match self.slots.iter().position(|slot| slot.strong_count() == 0) {
@@ -406,12 +406,12 @@ impl Upstreams for UpstreamSlots {
         let upstream = Arc::new(Upstream {
             slot,
             generation: self.generation,
-            host: key.0.clone(),
-            port,
+            target: Arc::new(target),
         });
         self.slots[slot] = Arc::downgrade(&upstream);
-        self.by_name.retain(|_, upstream| upstream.strong_count() > 0);
-        self.by_name.insert(key, Arc::downgrade(&upstream));
+        self.by_target.retain(|_, upstream| upstream.strong_count() > 0);
+        self.by_target
+            .insert(upstream.target.clone(), Arc::downgrade(&upstream));
         upstream
     }
 }

@@ -14,6 +14,7 @@ use super::domain::DomainAlgo;
 use super::prefixes::AddressPolicy;
 use super::server::Proxy;
 use super::settings::{Admin, ConnectionMode, Port, ServiceDefaults, Settings, Timeouts};
+use super::upstream::sticky::StickyKey;
 
 mod admin;
 mod compression;
@@ -141,6 +142,7 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         credentials: None,
         service_name: "proxy".into(),
         siblings: Vec::new(),
+        sticky_key: StickyKey::new(b"test"),
     }
 }
 

@@ -7,14 +7,19 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::upstream::io::Stream;
 
 /// Copies until the end.
-pub async fn run(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
-    let (client, upstream) = match tokio::try_join!(client, upstream) {
-        Ok(both) => both,
+///
+/// `read` came from the upstream with the head that agreed to the upgrade.
+pub async fn run(client: OnUpgrade, upstream: Stream, read: Bytes, idle: Duration) {
+    let client = match client.await {
+        Ok(client) => client,
         Err(error) => {
             tracing::debug!(%error, "upgrade");
             return;
@@ -26,9 +31,12 @@ pub async fn run(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
         moved: moved.clone(),
     };
     let mut upstream = Noted {
-        inner: TokioIo::new(upstream),
+        inner: upstream,
         moved: moved.clone(),
     };
+    if !read.is_empty() && client.write_all(&read).await.is_err() {
+        return;
+    }
     let mut copy = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
     loop {
         let before = moved.get();

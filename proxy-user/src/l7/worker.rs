@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A worker: one thread, one runtime, its own listeners, snapshot reference, pools, resolver and counters.
+//! A worker: one thread, one runtime, its own listeners, snapshot reference, upstream groups, resolver and counters.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -11,17 +11,19 @@ use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::auth::Guard;
-use super::compile::Upstream;
 use super::compress::Encoders;
 use super::listen::{Entry, Listener};
 use super::metrics::Counters;
-use super::pool::{Pool, jittered};
 use super::refusal::Refusal;
 use super::resolver::Resolver;
 use super::router::Snapshot;
 use super::settings::Settings;
+use super::upstream::Upstream;
+use super::upstream::balance::Random;
+use super::upstream::group::{Group, jittered};
 use super::{conn, limits, stream};
 
 /// What all workers see. Nothing in it is written on the request path.
@@ -62,7 +64,7 @@ pub struct Worker {
     /// The process is to end.
     pub draining: Cell<bool>,
     rules: RefCell<Rc<Rules>>,
-    pools: RefCell<Vec<Option<Rc<Pool>>>>,
+    groups: RefCell<Vec<Option<Rc<Group>>>>,
     open: Cell<usize>,
     ended: Notify,
     random: Cell<u32>,
@@ -92,20 +94,22 @@ impl Worker {
         cached.clone()
     }
 
-    /// The pool of an upstream.
-    pub fn pool(&self, upstream: &Upstream) -> Rc<Pool> {
-        let mut pools = self.pools.borrow_mut();
-        if pools.len() <= upstream.slot {
-            pools.resize_with(upstream.slot + 1, || None);
+    /// The tasks of an upstream.
+    pub fn group(self: &Rc<Self>, upstream: &Arc<Upstream>) -> Rc<Group> {
+        if let Some(Some(group)) = self.groups.borrow().get(upstream.slot)
+            && group.generation == upstream.generation
+        {
+            return group.clone();
         }
-        match &pools[upstream.slot] {
-            Some(pool) if pool.generation == upstream.generation => pool.clone(),
-            _ => {
-                let pool = Rc::new(Pool::new(upstream.generation));
-                pools[upstream.slot] = Some(pool.clone());
-                pool
-            }
+        let group = Rc::new(Group::new(upstream, self));
+        let mut groups = self.groups.borrow_mut();
+        if groups.len() <= upstream.slot {
+            groups.resize_with(upstream.slot + 1, || None);
         }
+        groups[upstream.slot] = Some(group.clone());
+        drop(groups);
+        group.watch(self);
+        group
     }
 
     /// Marks something as open until the mark is dropped.
@@ -115,28 +119,37 @@ impl Worker {
         Open(self.clone())
     }
 
-    /// A duration with jitter; xorshift is random enough to spread reconnects.
+    /// A duration with jitter.
     pub fn jitter(&self, base: Duration) -> Duration {
+        jittered(base, self.random())
+    }
+
+    /// A random number; xorshift is random enough to spread load.
+    pub fn random(&self) -> u32 {
         let mut random = self.random.get();
         random ^= random << 13;
         random ^= random >> 17;
         random ^= random << 5;
         self.random.set(random);
-        jittered(base, random)
+        random
     }
 
-    fn reap(&self) {
+    fn tick(self: &Rc<Self>) {
         // A worker without requests lets go of an old snapshot here, and so of its upstream slots.
         drop(self.rules());
-        for slot in self.pools.borrow_mut().iter_mut() {
-            // Somebody else may hold the pool to open a connection in it.
-            if slot
-                .as_ref()
-                .is_some_and(|pool| pool.reap() && Rc::strong_count(pool) == 1)
-            {
+        let now = Instant::now();
+        for slot in self.groups.borrow_mut().iter_mut() {
+            // Requests in flight hold what they need themselves.
+            if slot.as_ref().is_some_and(|group| !group.tick(self, now)) {
                 *slot = None;
             }
         }
+    }
+}
+
+impl Random for Worker {
+    fn next(&self) -> u32 {
+        self.random()
     }
 }
 
@@ -158,7 +171,7 @@ pub async fn run(
         streams: stream::State::default(),
         drain: Notify::new(),
         draining: Cell::new(false),
-        pools: RefCell::default(),
+        groups: RefCell::default(),
         open: Cell::new(0),
         ended: Notify::new(),
         random: Cell::new(seed.wrapping_mul(0x9E37_79B9) | 1),
@@ -169,7 +182,7 @@ pub async fn run(
         async move {
             loop {
                 tokio::time::sleep(limits::REAP_INTERVAL).await;
-                worker.reap();
+                worker.tick();
             }
         }
     });

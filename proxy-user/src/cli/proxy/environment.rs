@@ -14,6 +14,7 @@ pub(super) const VARIABLES: &[&str] = &[
     "CONNECTION_MODE",
     "DEFAULT_PROTOCOL",
     "DEFAULT_REQ_MODE",
+    "PORTICO_STICKY_KEY",
     "RESOLVERS",
     "USERS",
     "USERS_PASS_ENCRYPTED",

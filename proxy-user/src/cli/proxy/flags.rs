@@ -94,6 +94,9 @@ pub(super) struct Flags {
     /// A service that sends nothing
     #[arg(long, env = "TIMEOUT_SERVER", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub(super) timeout_server: Duration,
+    /// A request that waits for its turn at a service with a limit
+    #[arg(long, env = "TIMEOUT_QUEUE", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(super) timeout_queue: Duration,
     /// An upgraded connection in which nothing moves
     #[arg(long, env = "TIMEOUT_TUNNEL", value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
     pub(super) timeout_tunnel: Duration,

@@ -18,6 +18,7 @@ use crate::l7::settings::{
     Admin, ConnectionMode, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports, parse_tokens,
 };
 use crate::l7::spec::User;
+use crate::l7::upstream::sticky::StickyKey;
 
 /// Checks everything once, and reads secrets.
 pub(super) fn settings(
@@ -83,6 +84,7 @@ pub(super) fn settings(
             connect: timeout("TIMEOUT_CONNECT", args.timeout_connect)?,
             client: timeout("TIMEOUT_CLIENT", args.timeout_client)?,
             server: timeout("TIMEOUT_SERVER", args.timeout_server)?,
+            queue: timeout("TIMEOUT_QUEUE", args.timeout_queue)?,
             tunnel: timeout("TIMEOUT_TUNNEL", args.timeout_tunnel)?,
             http_request: timeout("TIMEOUT_HTTP_REQUEST", args.timeout_http_request)?,
             http_keep_alive: timeout("TIMEOUT_HTTP_KEEP_ALIVE", args.timeout_http_keep_alive)?,
@@ -97,6 +99,7 @@ pub(super) fn settings(
         service_name: args.service_name,
         siblings: parse_hosts(&args.siblings)
             .map_err(|error| Exit::Usage(format!("PORTICO_SIBLINGS: {error}")))?,
+        sticky_key: sticky_key(sources)?,
     })
 }
 
@@ -210,4 +213,11 @@ fn admin(args: &Flags, sources: &Sources<'_>) -> Result<Admin, Exit> {
         tokens: tokens.unwrap_or_default(),
         allow: prefixes(sources, "PORTICO_ADMIN_ALLOW", &args.admin_allow)?,
     })
+}
+
+/// The secret or variable PORTICO_STICKY_KEY. Without it cookies work all the same, in every replica, but a client that
+/// knows this source could find out which private address its task has.
+fn sticky_key(sources: &Sources<'_>) -> Result<StickyKey, Exit> {
+    let key = sources.text("PORTICO_STICKY_KEY")?;
+    Ok(StickyKey::new(key.unwrap_or_default().as_bytes()))
 }

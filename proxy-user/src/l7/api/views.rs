@@ -52,7 +52,7 @@ impl Api {
             }
             for rule in &service.rules {
                 let default = if rule.is_default { " (default)" } else { "" };
-                let (host, port) = (&rule.upstream.host, rule.upstream.port);
+                let (host, port) = (&rule.upstream.target.host, rule.upstream.target.port);
                 let _ = writeln!(text, "  to {host}:{port}{default} when {:?}", rule.matcher);
             }
         }

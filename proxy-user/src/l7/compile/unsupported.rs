@@ -21,11 +21,7 @@ pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
     if let Some((name, _)) = templates.iter().find(|(_, path)| !path.is_empty()) {
         return Err(Problem::new(*name, TEMPLATE));
     }
-    let given = [
-        ("discoveryType", spec.discovery_type == "DNS"),
-        ("serviceCert", !spec.service_cert.is_empty()),
-        ("sessionType", !spec.session_type.is_empty()),
-    ];
+    let given = [("serviceCert", !spec.service_cert.is_empty())];
     let of_destinations = spec.service_dest.iter().flat_map(|dest| {
         [
             (

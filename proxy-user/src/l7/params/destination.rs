@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::reader::Reader;
 use crate::l7::spec::{DestSpec, UserAgent};
+use crate::l7::upstream::target;
 
 /// Highest index of a destination (`servicePath.10`).
 const INDEX_MAX: u32 = 10;
@@ -86,6 +87,9 @@ impl Reader<'_> {
             src_https_port: self.port_number("srcHttpsPort", index),
             allow_ip: self.dest_list("allowIp", index),
             deny_ip: self.dest_list("denyIp", index),
+            native: (target::PARAMETERS.iter())
+                .filter_map(|name| Some((*name, self.dest(name, index)?.to_owned())))
+                .collect(),
             ..DestSpec::default()
         }
     }

@@ -12,6 +12,8 @@ pub struct Timeouts {
     pub client: Duration,
     /// TIMEOUT_SERVER: an upstream that sends nothing.
     pub server: Duration,
+    /// TIMEOUT_QUEUE: a request that waits for its turn at a service with a limit.
+    pub queue: Duration,
     /// TIMEOUT_TUNNEL: an upgraded connection in which nothing moves.
     pub tunnel: Duration,
     /// TIMEOUT_HTTP_REQUEST: from the first byte of a head to its end.
@@ -26,6 +28,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             client: Duration::from_secs(20),
             server: Duration::from_secs(20),
+            queue: Duration::from_secs(30),
             tunnel: Duration::from_secs(3600),
             http_request: Duration::from_secs(5),
             http_keep_alive: Duration::from_secs(15),

@@ -60,6 +60,8 @@ pub struct DestSpec {
     pub allow_ip: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny_ip: Vec<String>,
+    #[serde(skip)]
+    pub native: crate::l7::upstream::target::Given,
 }
 
 impl DestSpec {

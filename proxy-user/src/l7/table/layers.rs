@@ -12,7 +12,7 @@ fn port(table: &Table) -> u16 {
 }
 
 fn port_of(rule: &crate::l7::router::Rule) -> u16 {
-    rule.upstream.port
+    rule.upstream.target.port
 }
 
 fn say(table: &mut Table, source: Source, port: u16) {

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A connection to one address, as the target wants it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use super::io::Stream;
+use super::target::{Protocol, Target};
+
+/// A new connection.
+pub struct Connected {
+    /// Bytes.
+    pub stream: Stream,
+    /// HTTP/2 has been agreed on, or is known.
+    pub is_h2: bool,
+}
+
+/// Connects.
+pub async fn connect(address: SocketAddr, target: &Target) -> io::Result<Connected> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    secure(stream, target).await
+}
+
+/// Wraps a connection in what the target wants.
+pub async fn secure(stream: TcpStream, target: &Target) -> io::Result<Connected> {
+    Ok(Connected {
+        stream: Stream::Plain(stream),
+        is_h2: target.protocol == Protocol::H2c,
+    })
+}
+
+/// Our own lack of files or ports: another attempt would only add to it, and the task is not to blame.
+pub fn is_local(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL)
+    )
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The body of an answer, as it comes from a task. At its end the connection goes back; dropped before that, the
+//! connection is closed and the task notices.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::group::Lease;
+use super::h1::decode::Decoder;
+use super::h1::{Broken, Piece, Sending};
+use super::h2::Part;
+use super::queue::Turn;
+use super::task::Busy;
+use crate::l7::body::{BodyError, Progress};
+
+/// What follows the head of an answer.
+pub struct ResponseBody {
+    kind: Kind,
+    wait: Wait,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The request counts against the service's limit until its answer has ended.
+    turn: Option<Turn>,
+    /// Why it broke off; told only after what came before has been written.
+    broken: Option<BodyError>,
+}
+
+/// How long the task may be silent, and what of the request is still moving.
+pub struct Wait {
+    /// TIMEOUT_SERVER.
+    pub timeout: Duration,
+    /// The request body, if there is one.
+    pub progress: Option<Rc<Progress>>,
+}
+
+enum Kind {
+    Ended,
+    H1 {
+        lease: Option<Lease>,
+        decoder: Decoder,
+        /// What of the request body has not gone out.
+        sending: Option<Box<Sending>>,
+        keeps: bool,
+    },
+    H2 {
+        body: Incoming,
+        #[expect(dead_code, reason = "held, not read")]
+        held: (Part, Busy),
+    },
+}
+
+impl ResponseBody {
+    /// Over an HTTP/1.1 connection.
+    pub fn h1(
+        lease: Lease,
+        decoder: Decoder,
+        sending: Option<Box<Sending>>,
+        keeps: bool,
+        turn: Turn,
+        wait: Wait,
+    ) -> Self {
+        let mut body = ResponseBody {
+            kind: Kind::H1 {
+                lease: Some(lease),
+                decoder,
+                sending,
+                keeps,
+            },
+            wait,
+            sleep: None,
+            turn: Some(turn),
+            broken: None,
+        };
+        body.end_if_known();
+        body
+    }
+
+    /// Over a part of an HTTP/2 connection.
+    pub fn h2(body: Incoming, part: Part, busy: Busy, turn: Turn, wait: Wait) -> Self {
+        let mut body = ResponseBody {
+            kind: Kind::H2 {
+                body,
+                held: (part, busy),
+            },
+            wait,
+            sleep: None,
+            turn: Some(turn),
+            broken: None,
+        };
+        body.end_if_known();
+        body
+    }
+
+    /// The end may be known with the last data, and hyper then does not poll again.
+    fn end_if_known(&mut self) {
+        let is_over = match &mut self.kind {
+            Kind::Ended => false,
+            Kind::H1 { lease, decoder, .. } => match lease {
+                Some(lease) => lease.conn.h1.ends_here(decoder),
+                None => false,
+            },
+            Kind::H2 { body, .. } => body.is_end_stream(),
+        };
+        if is_over {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Kind::H1 {
+            lease,
+            sending: None,
+            keeps: true,
+            ..
+        } = &mut self.kind
+            && let Some(lease) = lease.take()
+        {
+            lease.release();
+        }
+        self.kind = Kind::Ended;
+        self.turn = None;
+        self.sleep = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // hyper gives up its connection with what it has not written yet, so half an answer would be none.
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = match &mut self.kind {
+            Kind::Ended => return Poll::Ready(None),
+            Kind::H2 { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|error| BodyError::Upstream(Broken::from(error))),
+            Kind::H1 {
+                lease,
+                decoder,
+                sending,
+                keeps,
+            } => {
+                let Some(lease) = lease else {
+                    return Poll::Ready(None);
+                };
+                let h1 = &mut lease.conn.h1;
+                if let Some(rest) = sending {
+                    match h1.poll_send(cx, rest) {
+                        Poll::Pending => {}
+                        Poll::Ready(Ok(())) => *sending = None,
+                        Poll::Ready(Err(Broken::Client(refusal))) => {
+                            return Poll::Ready(Some(Err(BodyError::Client(refusal))));
+                        }
+                        // It wants no more of the request, and may answer all the same.
+                        Poll::Ready(Err(_)) => {
+                            *sending = None;
+                            *keeps = false;
+                        }
+                    }
+                }
+                h1.poll_body(cx, decoder).map(|piece| match piece {
+                    Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
+                    Ok(Piece::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
+                    Ok(Piece::End) => None,
+                    Err(broken) => Some(Err(BodyError::Upstream(broken))),
+                })
+            }
+        };
+        if let Poll::Ready(frame) = polled {
+            if let Some(sleep) = &mut self.sleep {
+                sleep.as_mut().reset(Instant::now() + self.wait.timeout);
+            }
+            match frame {
+                None => self.end(),
+                Some(Ok(_)) => self.end_if_known(),
+                Some(Err(error)) => {
+                    self.broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            return Poll::Ready(frame);
+        }
+        let timeout = self.wait.timeout;
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            // A client that still sends, slowly, is not the task's silence; it has a timeout of its own.
+            let awaits_client = self
+                .wait
+                .progress
+                .as_ref()
+                .is_some_and(|progress| progress.awaits_client.get());
+            if !awaits_client {
+                return Poll::Ready(Some(Err(BodyError::UpstreamTimeout)));
+            }
+            sleep.as_mut().reset(Instant::now() + timeout);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.get_mut().poll(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Ended => SizeHint::with_exact(0),
+            Kind::H1 { decoder, .. } => decoder.exact().map(SizeHint::with_exact).unwrap_or_default(),
+            Kind::H2 { body, .. } => body.size_hint(),
+        }
+    }
+}
