@@ -7,6 +7,7 @@
     reason = "a test that cannot go on panics where it stands"
 )]
 
+mod full;
 mod programs;
 mod restart;
 mod sock;

@@ -13,7 +13,7 @@ use proxy_user::{
 use crate::support::*;
 
 /// A private mount namespace with a BPF file system in a scratch directory, and a veth as uplink.
-fn machine() -> (tempfile::TempDir, Options) {
+pub fn machine() -> (tempfile::TempDir, Options) {
     // SAFETY: changes the calling thread only, which ends with the test.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
     let dir = tempfile::tempdir().unwrap();
@@ -42,12 +42,12 @@ fn mount(args: &[&str]) {
     );
 }
 
-fn started(options: &Options) -> KernelParts {
+pub fn started(options: &Options) -> KernelParts {
     start(options).unwrap_or_else(|exit| panic!("{exit}"))
 }
 
 /// Links hold the hooks of the machine's cgroup root: they go before the file system does.
-fn unpin(options: &Options) {
+pub fn unpin(options: &Options) {
     fs::remove_dir_all(&options.bpffs).unwrap();
 }
 
