@@ -5,7 +5,7 @@
 //! one file. First the agent's own control thread in this process: from the file's text to the last map entry,
 //! for everything and for one changed backend. Then, if there is a target/release/portico (cargo xtask build),
 //! the real agent: from rename(2) of the file until its API tells of the last entry, which adds the provider's
-//! detection (a stat(2) every TOLD_INTERVAL), and its resident memory. Medians, with the spread between rounds.
+//! detection, and its resident memory. Medians, with the spread between rounds.
 
 #[path = "../tests/kernel/support.rs"]
 #[allow(
@@ -347,7 +347,7 @@ fn the_agent(machine: &Machine, binary: &Path) {
         })));
         texts.swap(0, 1);
     }
-    println!("the agent, from rename to its API telling of it (looks every {TOLD_INTERVAL:?}):");
+    println!("the agent, from rename to its API telling of it:");
     println!("  everything new:      {}", spread("ms", all));
     println!("  one backend changed: {}", spread("ms", one));
     let busy = agent.memory("VmRSS");
