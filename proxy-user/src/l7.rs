@@ -27,11 +27,14 @@ pub mod rewrite;
 pub mod router;
 pub mod snippets;
 
+pub mod labels;
+pub mod listener;
 pub mod source;
 pub mod state;
 pub mod table;
 
 pub mod api;
+pub mod client;
 pub mod distribute;
 pub mod peers;
 

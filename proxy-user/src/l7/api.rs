@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::body::Incoming;
@@ -15,16 +16,17 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use super::limits;
 use super::metrics::Counters;
 use super::params::Params;
-use super::peers::Peers;
+use super::peers::{self, Peers};
 use super::settings::Settings;
 use super::spec::ServiceSpec;
 use super::state::Keeper;
 use super::table::Table;
+use super::{labels, limits};
 
 mod answer;
+mod copy;
 mod guard;
 mod reconfigure;
 mod views;
@@ -34,7 +36,7 @@ pub use guard::Guard;
 
 const PREFIX: &str = "/v1/docker-flow-proxy/";
 /// Every path that is served, without the slash that is redirected away.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 13] = [
     "/v1/docker-flow-proxy/reconfigure",
     "/v1/docker-flow-proxy/remove",
     "/v1/docker-flow-proxy/reload",
@@ -47,6 +49,7 @@ const ROUTES: [&str; 12] = [
     "/v1/test",
     "/v2/test",
     "/metrics",
+    peers::COPY,
 ];
 
 /// What the API works on.
@@ -63,6 +66,10 @@ pub struct Api {
     pub settings: Settings,
     /// Who may call.
     pub guard: Guard,
+    /// A listener has answered.
+    pub listener_answered: AtomicBool,
+    /// What is known of the labels.
+    pub labels: labels::State,
 }
 
 /// Accepts connections for as long as it is polled.
@@ -120,11 +127,20 @@ impl Api {
                 }
             }
             "remove" => self.remove(&params, request.method(), path).await,
-            "reload" => self.reload(&params),
+            "reload" => self.reload(&params).await,
             "config" => self.config(&params),
             "ping" => respond(StatusCode::OK, "", &ok),
-            // 200 after the first fetch from a listener, and never without one. Listeners are not supported yet.
-            "successfulinitreload" => plain(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new()),
+            "successfulinitreload" => {
+                // Never 200 without a listener.
+                let answered = self.listener_answered.load(Relaxed);
+                let status = if answered {
+                    StatusCode::OK
+                } else {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                };
+                plain(status, TEXT, String::new())
+            }
+            peers::COPY => self.copy(),
             "/v1/test" => respond(StatusCode::OK, "Test v1", &ok),
             "/v2/test" => respond(StatusCode::OK, "Test v2", &ok),
             "/metrics" => self.metrics(),
@@ -148,7 +164,7 @@ impl Api {
     }
 
     /// Waits until the table is kept. What it returns is what the caller should know: nothing when it is.
-    async fn keep(&self) -> String {
+    pub(super) async fn keep(&self) -> String {
         if !self.keeper.is_persistent() {
             return String::new();
         }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use hyper::Method;
 
+use super::limits;
 use super::peers::Peers;
 
 /// Sends `method path?query` with a body to every replica. The error is what the caller tells its client.
@@ -20,7 +21,10 @@ pub async fn fan_out(peers: &Peers, method: &Method, target: &str, body: &Bytes)
     let mut failed = Vec::new();
     for address in addresses {
         let ip = address.ip();
-        match peers.call(address, method, target, body.clone()).await {
+        match peers
+            .call(address, method, target, body, limits::DISTRIBUTE_TIMEOUT)
+            .await
+        {
             Ok((status, _)) if status.as_u16() < 300 => {}
             Ok((status, _)) => failed.push(format!("{ip} (status {})", status.as_u16())),
             Err(reason) => failed.push(format!("{ip} ({reason})")),

@@ -241,6 +241,31 @@ pub const STREAM_TURNS_MAX: usize = 8;
 /// How often a port that a service wants and that is taken is tried again.
 pub const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long a replica may take to tell what it keeps, and so how long a start may wait for the others: 10 MiB at
+/// 10 MiB/s, and a replica that is gone but still in DNS.
+pub const COPY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long a listener may take: its list costs it an inspection of every service.
+pub const LISTENER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time between two looks at the labels. Events wake earlier; this is for those that got lost.
+pub const LABELS_POLL: Duration = Duration::from_secs(30);
+
+/// How often a worker's proxy asks the other replicas for the labels.
+pub const LABELS_FOLLOW: Duration = Duration::from_secs(5);
+
+/// A stack that is deployed makes many events; one look for all of them.
+pub const LABELS_DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// First wait when the engine does not answer.
+pub const LABELS_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest wait when the engine does not answer.
+pub const LABELS_RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// Attempts to write labels while somebody else writes as well: each needs another writer within a few milliseconds.
+pub const PERSIST_ATTEMPTS_MAX: usize = 5;
+
 /// Length of the queue of connections that the kernel holds for a listener.
 pub const BACKLOG: i32 = 4096;
 

@@ -97,6 +97,11 @@ impl Params {
         (!value.is_empty()).then_some(value)
     }
 
+    /// Takes a service-wide scalar away.
+    pub fn unset(&mut self, name: &str) {
+        self.0.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+    }
+
     /// A service-wide boolean: Go's forms and `on`.
     pub fn flag(&self, name: &str) -> bool {
         self.scalar(name)

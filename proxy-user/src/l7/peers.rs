@@ -1,24 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The other replicas of the proxy: where they are, and how to call their APIs.
+//! The other replicas of the proxy: where they are, how to call them, and what they know.
+//!
+//! A replica that starts asks all of them at once for what they keep ([`Peers::copies`]) before it serves, so that one
+//! that Swarm has moved to another node has its routes from the first request on.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use futures_util::future::join_all;
+use hyper::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
 
+use super::client::{self, Call};
 use super::limits;
 use super::resolver::Resolver;
 use super::settings::{Settings, Token};
+use super::source::Kept;
 
-/// All replicas, this one included. *Limits*: each call takes at most [`limits::DISTRIBUTE_TIMEOUT`].
+/// Where a replica tells another what it keeps.
+pub const COPY: &str = "/portico/v1/copy";
+
+/// What a replica tells another.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Copy {
+    /// Whether it sees the labels with its own eyes.
+    pub sees_labels: bool,
+    /// Services that it keeps to itself, because the caller has not proved who it is and they have secrets in them.
+    pub withheld: Vec<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub kept: Kept,
+}
+
+/// All replicas, this one included.
 pub struct Peers {
     resolver: Resolver,
     /// Names to resolve, each with a port if it has one of its own.
     names: Vec<(String, Option<u16>)>,
+    is_named: bool,
     /// The port of the others' APIs, which is the port of ours.
     port: u16,
     token: Option<Token>,
@@ -34,15 +54,27 @@ impl Peers {
         Peers {
             resolver: Resolver::new(&settings.nameservers),
             names,
+            is_named: !settings.siblings.is_empty(),
             port,
             token: settings.admin.tokens.first().cloned(),
         }
+    }
+
+    /// For other names that are none of the request path's.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// What is resolved, for messages.
     pub fn describe(&self) -> String {
         let names: Vec<&str> = self.names.iter().map(|(name, _)| name.as_str()).collect();
         names.join(", ")
+    }
+
+    /// Whether there can be any: somebody named them, or Docker's own resolver answers for `tasks.<service>`. Anywhere
+    /// else the name would only cost time at the start.
+    pub fn can_exist(&self) -> bool {
+        self.is_named || std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| asks_docker(&text))
     }
 
     /// Where they are now; empty when no name has an address.
@@ -56,60 +88,72 @@ impl Peers {
         found
     }
 
-    /// One call; the answer's status and body. The error has no secret in it.
+    /// One call; the answer's status and body.
     pub async fn call(
         &self,
         address: SocketAddr,
         method: &Method,
         target: &str,
-        body: Bytes,
+        body: &Bytes,
+        timeout: Duration,
     ) -> Result<(StatusCode, Bytes), String> {
-        let whole = self.exchange(address, method, target, body);
-        match tokio::time::timeout(limits::DISTRIBUTE_TIMEOUT, whole).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err("no answer in time".into()),
-        }
+        let token = self.token.as_ref();
+        let call = Call {
+            method,
+            target,
+            body,
+            token,
+            timeout,
+        };
+        client::call(address, call).await
     }
 
-    async fn exchange(
-        &self,
-        address: SocketAddr,
-        method: &Method,
-        target: &str,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|error| error.to_string())?;
-        let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
-        let driver = Driver(tokio::spawn(driver));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(header::HOST, address.to_string())
-            .header(header::CONNECTION, "close");
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
-        }
-        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        let response = (sender.send_request(request).await).map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), limits::PEER_ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| error.to_string())?;
-        drop(driver);
-        Ok((status, body.to_bytes()))
+    /// What the replicas that answer know.
+    pub async fn copies(&self) -> Vec<Copy> {
+        let addresses = self.addresses().await;
+        let asked = addresses.into_iter().map(async |address| {
+            let timeout = limits::COPY_TIME_MAX;
+            let answer = self.call(address, &Method::GET, COPY, &Bytes::new(), timeout).await;
+            let copy = answer.and_then(|(status, body)| match status {
+                StatusCode::OK => serde_json::from_slice::<Copy>(&body).map_err(|error| error.to_string()),
+                status => Err(format!("status {}", status.as_u16())),
+            });
+            match copy {
+                Ok(copy) => {
+                    for service in &copy.withheld {
+                        tracing::warn!(
+                            %address, service,
+                            "not copied: it has secrets in it, and they only travel with PORTICO_ADMIN_TOKEN_FILE"
+                        );
+                    }
+                    Some(copy)
+                }
+                // One of the addresses is our own, and nobody listens there yet.
+                Err(error) => {
+                    tracing::debug!(%address, error, "replica");
+                    None
+                }
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 }
 
-/// Ends a connection when nobody waits for it any more.
-struct Driver<T>(tokio::task::JoinHandle<T>);
+fn asks_docker(resolv_conf: &str) -> bool {
+    let words = resolv_conf.lines().map(|line| line.split_whitespace());
+    words
+        .into_iter()
+        .any(|mut words| words.next() == Some("nameserver") && words.next() == Some("127.0.0.11"))
+}
 
-impl<T> Drop for Driver<T> {
-    fn drop(&mut self) {
-        self.0.abort();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_dockers_resolver_knows_replicas() {
+        assert!(asks_docker("search x\nnameserver 127.0.0.11\noptions ndots:0\n"));
+        assert!(!asks_docker("nameserver 127.0.0.53\n# nameserver 127.0.0.11\n"));
+        assert!(!asks_docker(""));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -12,12 +13,12 @@ use tokio::sync::{mpsc, watch};
 use super::api::{self, Api, Guard};
 use super::listen::{self, Entry, Listener, Registry};
 use super::metrics::Counters;
-use super::peers::Peers;
+use super::peers::{Copy, Peers};
 use super::settings::{Port, Settings};
-use super::source::Source;
+use super::source::{KeptService, Source};
 use super::table::Table;
 use super::worker::{self, Shared};
-use super::{limits, state};
+use super::{labels, limits, listener, state};
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +53,14 @@ pub struct Proxy {
 impl Proxy {
     /// Binds every address, replays the state, then starts the threads.
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
-        let (keeper, kept) = state::open(&settings.state_dir);
+        let (keeper, mut kept) = state::open(&settings.state_dir);
+        // Where nobody reads labels, nobody would ever say that they are gone.
+        let is_watched =
+            |service: &KeptService| service.source != Source::Labels || settings.docker.is_some();
+        kept.services.retain(is_watched);
         let snapshot = Arc::new(ArcSwap::default());
+        // Before our own API has a port, because one of the addresses may be ours.
+        let copies = ask_replicas(&settings)?;
 
         let data = bind_data(&settings)?;
         let bind_api = listen::bind(settings.api, false);
@@ -69,6 +76,11 @@ impl Proxy {
         let registry = Registry::new(settings.listen, senders.clone(), ports);
         let mut table = Table::new(snapshot.clone(), settings.clone()).with_ports(Box::new(registry));
         table.merge(kept);
+        for mut copy in copies {
+            copy.kept.services.retain(is_watched);
+            let merged = table.merge(copy.kept);
+            tracing::info!(services = merged, "taken over from another replica");
+        }
         for service in &settings.services {
             let put = table.put(Source::Environment, service.params.clone(), service.spec.clone());
             put.map_err(|error| {
@@ -119,18 +131,35 @@ impl Proxy {
                          PORTICO_ADMIN_TOKEN_FILE or PORTICO_ADMIN_ALLOW"
                     );
                 }
-                let api = Api {
+                let api = Arc::new(Api {
                     guard,
+                    listener_answered: AtomicBool::new(false),
+                    labels: labels::State::default(),
                     table: Mutex::new(table),
                     keeper,
                     peers: Peers::new(&settings, api_address.port()),
                     counters,
                     settings,
+                });
+                let sources = async {
+                    let watched = (api.settings.listener.clone(), api.settings.docker.clone());
+                    let listener = async {
+                        if let Some(listener) = watched.0 {
+                            listener::watch(api.clone(), listener).await;
+                        }
+                    };
+                    let labels = async {
+                        if let Some(host) = watched.1 {
+                            labels::watch(api.clone(), host).await;
+                        }
+                    };
+                    tokio::join!(listener, labels);
+                    std::future::pending::<()>().await;
                 };
-                let api = Arc::new(api);
                 tokio::spawn(retry_ports(api.clone()));
                 tokio::select! {
-                    () = api::serve(api, listener) => {}
+                    () = api::serve(api.clone(), listener) => {}
+                    () = sources => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             });
@@ -151,6 +180,26 @@ impl Proxy {
             let _ = thread.join();
         }
     }
+}
+
+/// What the other replicas know, if there can be any. On a thread of its own, because the caller may have a runtime.
+fn ask_replicas(settings: &Settings) -> Result<Vec<Copy>, StartError> {
+    let settings = settings.clone();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let asking = thread("replicas", move |runtime| {
+        runtime.block_on(async {
+            let peers = Peers::new(&settings, settings.api.port());
+            let copies = match peers.can_exist() {
+                true => peers.copies().await,
+                false => Vec::new(),
+            };
+            let _ = sender.send(copies);
+        });
+    })?;
+    let copies = receiver.recv().unwrap_or_default();
+    // It has sent, and ends.
+    let _ = asking.join();
+    Ok(copies)
 }
 
 fn thread(

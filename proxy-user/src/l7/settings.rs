@@ -18,11 +18,13 @@ use super::upstream::sticky::StickyKey;
 mod admin;
 mod connection;
 mod ports;
+mod sources;
 mod timeouts;
 
 pub use admin::{Admin, Token, parse_tokens};
 pub use connection::ConnectionMode;
 pub use ports::{Port, parse_hosts, parse_ports};
+pub use sources::{EngineHost, Listener};
 pub use timeouts::Timeouts;
 
 /// Everything that is fixed at start.
@@ -68,6 +70,10 @@ pub struct Settings {
     pub siblings: Vec<(String, Option<u16>)>,
     /// What sticky cookies are made with.
     pub sticky_key: StickyKey,
+    /// Whose list of services is asked for at the start.
+    pub listener: Option<Listener>,
+    /// Whose labels are read.
+    pub docker: Option<EngineHost>,
 }
 
 /// How parameters are read.

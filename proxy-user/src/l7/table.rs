@@ -96,16 +96,12 @@ impl Table {
         &self.settings.defaults
     }
 
-    /// What `source` says of a service. A failure is remembered beside the version that stays in force.
+    /// What `source` says of a service. A failure leaves everything as it was.
     pub fn put(&mut self, source: Source, params: Params, spec: ServiceSpec) -> Result<(), Problem> {
         let changed = self.clock.now();
-        match self.insert(source, changed, Arc::new(params), spec, true) {
-            Ok(()) => self.publish(),
-            Err((name, problem)) => {
-                self.reject(source, &name, problem.to_string());
-                return Err(problem);
-            }
-        }
+        let inserted = self.insert(source, changed, Arc::new(params), spec, true);
+        inserted.map_err(|(_, problem)| problem)?;
+        self.publish();
         Ok(())
     }
 

@@ -19,9 +19,12 @@ use super::upstream::sticky::StickyKey;
 mod admin;
 mod compression;
 mod forwarding;
+mod labels;
 mod lifecycle;
+mod listener;
 mod policies;
 mod refusals;
+mod replicas;
 mod shares;
 mod streams;
 
@@ -143,6 +146,17 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         service_name: "proxy".into(),
         siblings: Vec::new(),
         sticky_key: StickyKey::new(b"test"),
+        listener: None,
+        docker: None,
+    }
+}
+
+/// Waits for something that others do.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 

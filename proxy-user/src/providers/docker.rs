@@ -13,7 +13,6 @@
 //! answers become a snapshot by a pure function; it is reported when it differs from the last one. Joining and
 //! leaving of remote tasks has no event anywhere, so the timer is needed.
 
-pub mod client;
 mod memory;
 pub mod translate;
 pub mod watch;

@@ -7,7 +7,12 @@ use std::{
 };
 
 use super::Check;
-use crate::{cli::Exit, kernel::clsact, providers::docker};
+use crate::{
+    cli::Exit,
+    engine::{Address, Client, VERSION_MIN},
+    kernel::clsact,
+    providers::docker,
+};
 
 /// Oldest kernel supported.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -232,7 +237,7 @@ fn engine(socket: &str) -> Check {
             .build()
             .map_err(|error| error.to_string())?;
         runtime.block_on(async {
-            let client = docker::client::Client::connect(&path)
+            let client = Client::connect(Address::Unix(path))
                 .await
                 .map_err(|error| error.to_string())?;
             let info = client.get("/info").await.map_err(|error| error.to_string())?;
@@ -245,7 +250,7 @@ fn engine(socket: &str) -> Check {
             let engine = client.engine();
             Ok((
                 format!("engine {engine}, API {major}.{minor}, swarm {swarm}, manager {manager}"),
-                swarm == "active" && client.version() >= docker::client::VERSION_MIN,
+                swarm == "active" && client.version() >= VERSION_MIN,
             ))
         })
     });

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::values::{boolean, seconds};
 use crate::l7::domain::DomainAlgo;
 use crate::l7::limits;
+use crate::l7::settings::EngineHost;
 
 /// The variables without PORTICO_ are docker-flow-proxy's.
 #[derive(clap::Args)]
@@ -70,6 +71,26 @@ pub(super) struct Flags {
     /// The proxy's replicas where they are not the tasks of that service: host or host:port, separated by commas
     #[arg(long, env = "PORTICO_SIBLINGS", value_name = "HOSTS", default_value = "")]
     pub(super) siblings: String,
+    /// Swarm manager's engine whose `com.df.*` labels are read: unix:///path or tcp://host:port
+    #[arg(long, env = "PORTICO_DOCKER", value_name = "ENGINE", value_parser = EngineHost::parse)]
+    pub(super) docker: Option<EngineHost>,
+    /// docker-flow-swarm-listeners, separated by commas
+    #[arg(long, env = "LISTENER_ADDRESS", value_name = "HOSTS", default_value = "")]
+    pub(super) listener_address: String,
+    /// Between two attempts to fetch from a listener
+    #[arg(
+        long,
+        env = "RELOAD_INTERVAL",
+        value_name = "MILLISECONDS",
+        default_value_t = 5000
+    )]
+    pub(super) reload_interval: u64,
+    /// Never stop fetching from a single listener
+    #[arg(long, env = "REPEAT_RELOAD", num_args = 0..=1, default_value = "false", default_missing_value = "true", value_parser = boolean)]
+    pub(super) repeat_reload: bool,
+    /// How often each of several listeners is asked
+    #[arg(long, env = "RELOAD_ATTEMPTS", default_value_t = 5)]
+    pub(super) reload_attempts: u32,
     /// Between items of a list in a parameter
     #[arg(long, env = "SEPARATOR", default_value = ",")]
     pub(super) separator: String,

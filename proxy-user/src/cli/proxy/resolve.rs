@@ -15,7 +15,8 @@ use crate::l7::environment;
 use crate::l7::error_pages::ErrorPages;
 use crate::l7::prefixes::{AddressPolicy, PrefixSet};
 use crate::l7::settings::{
-    Admin, ConnectionMode, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports, parse_tokens,
+    Admin, ConnectionMode, Listener, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports,
+    parse_tokens,
 };
 use crate::l7::spec::User;
 use crate::l7::upstream::sticky::StickyKey;
@@ -52,6 +53,7 @@ pub(super) fn settings(
     }
     let users = global_users(sources)?;
     let admin = admin(&args, sources)?;
+    let listener = listener(&args)?;
     let defaults = ServiceDefaults {
         separator: args.separator,
         domain_algo: args.service_domain_algo,
@@ -97,6 +99,8 @@ pub(super) fn settings(
         error_pages: Arc::new(ErrorPages::read(&args.errorfiles)),
         credentials: credentials(&users)?,
         service_name: args.service_name,
+        listener,
+        docker: args.docker,
         siblings: parse_hosts(&args.siblings)
             .map_err(|error| Exit::Usage(format!("PORTICO_SIBLINGS: {error}")))?,
         sticky_key: sticky_key(sources)?,
@@ -195,6 +199,18 @@ fn prefixes(sources: &Sources<'_>, name: &str, text: &str) -> Result<PrefixSet, 
         Ok(set) => Ok(set),
         Err(error) => Err(Exit::Usage(format!("{name}: {error}"))),
     }
+}
+
+fn listener(args: &Flags) -> Result<Option<Listener>, Exit> {
+    let text = args.listener_address.replace("http://", "");
+    let hosts = parse_hosts(&text).map_err(|error| Exit::Usage(format!("LISTENER_ADDRESS: {error}")))?;
+    Ok((!hosts.is_empty()).then(|| Listener {
+        hosts,
+        // Without a pause it would ask in a circle.
+        interval: Duration::from_millis(args.reload_interval.max(100)),
+        repeat: args.repeat_reload,
+        attempts: args.reload_attempts,
+    }))
 }
 
 /// What closes the admin port. A file that was named and cannot be read must not leave it open.

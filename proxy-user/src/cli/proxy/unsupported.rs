@@ -36,12 +36,6 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
 /// What the image of the original sets by itself, and what is therefore no wish of anybody.
 const IMAGE_TEMPLATE: &str = "/cfg/tmpl/haproxy.tmpl";
 
-/// Not built yet; said in the log, because the proxy works without them.
-const IGNORED: &[(&str, &str)] = &[(
-    "LISTENER_ADDRESS",
-    "the listener is not asked for its services, so those that it does not send by itself are not routed",
-)];
-
 /// Ends the start with the first variable that cannot be honoured.
 pub(super) fn refuse(sources: &Sources<'_>) -> Result<(), Exit> {
     for (name, instead) in REFUSED {
@@ -67,11 +61,6 @@ pub(super) fn refuse(sources: &Sources<'_>) -> Result<(), Exit> {
     for name in NO_EFFECT {
         if sources.any(name)?.is_some() {
             tracing::debug!(name, "has no effect");
-        }
-    }
-    for (name, effect) in IGNORED {
-        if sources.any(name)?.is_some() {
-            tracing::error!("{name} is not supported yet: {effect}");
         }
     }
     Ok(())

@@ -9,13 +9,15 @@ use hyper::{Method, StatusCode, header};
 
 use super::Api;
 use super::answer::{Answer, respond};
-use crate::l7::params::{Params, read_service};
+use crate::l7::labels::write;
+use crate::l7::params::{Params, Problem, read_service};
 use crate::l7::source::Source;
 use crate::l7::spec::ServiceSpec;
-use crate::l7::{distribute, limits};
+use crate::l7::table::Table;
+use crate::l7::{distribute, limits, listener};
 
 impl Api {
-    pub(super) async fn reconfigure(&self, params: Params, method: &Method, path: &str) -> Answer {
+    pub(super) async fn reconfigure(&self, mut params: Params, method: &Method, path: &str) -> Answer {
         let (spec, problems) = read_service(&params, &self.settings.defaults);
         if let Err((status, message)) = check_mandatory(&spec) {
             return respond(status, message, &spec);
@@ -28,29 +30,33 @@ impl Api {
                 Some(problem) => Err(problem),
                 None => self.table().check(&spec),
             };
-            return match check {
-                Ok(()) => self.distribute(&params, method, path, &spec).await,
-                Err(problem) => respond(problem.status(), &problem.to_string(), &spec),
+            if let Err(problem) = check {
+                return respond(problem.status(), &problem.to_string(), &spec);
+            }
+            // Written once; the replicas are told that it is.
+            return match self.persist(&mut params, &spec).await {
+                Ok(_) => self.distribute(&params, method, path, &spec).await,
+                Err((status, message)) => respond(status, &message, &spec),
             };
         }
-        if let Some(wanted) = &self.settings.defaults.instance_filter
-            && !wanted.eq_ignore_ascii_case(&spec.proxy_instance_name)
-        {
-            return respond(StatusCode::OK, "", &spec);
-        }
-        let outcome = match (spec.is_removal(), wrong) {
-            (true, _) => {
-                self.table().remove(&spec.service_name);
-                Ok(())
-            }
-            (false, Some(problem)) => Err(problem),
-            (false, None) => self.table().put(Source::Call, params, spec.clone()),
+        let source = match self.persist(&mut params, &spec).await {
+            Ok(source) => source,
+            Err((status, message)) => return respond(status, &message, &spec),
         };
-        if let Err(problem) = outcome {
-            return respond(problem.status(), &problem.to_string(), &spec);
+        let outcome = {
+            let mut table = self.table();
+            let outcome = self.put_from(&mut table, source, params).1;
+            if source == Source::Labels && outcome.is_ok() {
+                // The labels are what counts from now on, and a call would hide what they say later.
+                table.withdraw(Source::Call, &spec.service_name);
+            }
+            outcome
+        };
+        match outcome {
+            Ok(false) => respond(StatusCode::OK, "", &spec),
+            Ok(true) => respond(StatusCode::OK, &self.keep().await, &spec),
+            Err((status, problem)) => respond(status, &problem, &spec),
         }
-        let kept = self.keep().await;
-        respond(StatusCode::OK, &kept, &spec)
     }
 
     pub(super) async fn remove(&self, params: &Params, method: &Method, path: &str) -> Answer {
@@ -67,18 +73,30 @@ impl Api {
                 &spec,
             );
         }
+        let mut params = params.clone();
+        if params.flag("persist") {
+            params.unset("persist");
+            if let Err((status, message)) = self.write_labels(&spec.service_name, None).await {
+                return respond(status, &message, &spec);
+            }
+        }
         if spec.distribute {
-            return self.distribute(params, method, path, &spec).await;
+            return self.distribute(&params, method, path, &spec).await;
         }
         let existed = self.table().remove(&spec.service_name);
         let kept = if existed { self.keep().await } else { String::new() };
         respond(StatusCode::OK, &kept, &spec)
     }
 
-    pub(super) fn reload(&self, params: &Params) -> Answer {
+    pub(super) async fn reload(&self, params: &Params) -> Answer {
         let nothing = ServiceSpec::default();
-        // Without a listener the original does nothing, and this one has none yet.
-        if params.flag("fromListener") || !params.flag("recreate") {
+        if params.flag("fromListener") {
+            return match self.ask_again().await {
+                Ok(()) => respond(StatusCode::OK, "", &nothing),
+                Err(message) => respond(StatusCode::INTERNAL_SERVER_ERROR, &message, &nothing),
+            };
+        }
+        if !params.flag("recreate") {
             return respond(StatusCode::OK, "", &nothing);
         }
         let outcome = self.table().recreate();
@@ -88,6 +106,82 @@ impl Api {
         }
     }
 
+    /// Everything that others say counts again, also what calls have removed; and the listeners say it again.
+    async fn ask_again(&self) -> Result<(), String> {
+        for source in [Source::Labels, Source::Environment] {
+            self.table().restate(source);
+        }
+        self.labels.wake.notify_one();
+        self.keep().await;
+        match &self.settings.listener {
+            Some(listener) => listener::renotify(listener, self.peers.resolver()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// With `persist`, writes the labels; what it returns is who says the rest from then on.
+    async fn persist(&self, params: &mut Params, spec: &ServiceSpec) -> Result<Source, write::Refused> {
+        const WRITTEN: &str = "written";
+        if params.scalar("persist") == Some(WRITTEN) && self.settings.docker.is_some() {
+            return Ok(Source::Labels);
+        }
+        if !params.flag("persist") || spec.is_removal() || !self.is_ours(spec) {
+            return Ok(Source::Call);
+        }
+        write::check(params)?;
+        let (_, problems) = read_service(params, &self.settings.defaults);
+        let wrong = problems
+            .into_iter()
+            .next()
+            .map_or_else(|| self.table().check(spec), Err);
+        wrong.map_err(refused)?;
+        self.write_labels(&spec.service_name, Some(params)).await?;
+        params.unset("persist");
+        params.0.push(("persist".into(), WRITTEN.into()));
+        Ok(Source::Labels)
+    }
+
+    async fn write_labels(&self, name: &str, params: Option<&Params>) -> Result<(), write::Refused> {
+        let Some(host) = &self.settings.docker else {
+            let message = "persist: needs an engine to write to (PORTICO_DOCKER)".to_owned();
+            return Err((StatusCode::BAD_REQUEST, message));
+        };
+        write::persist(host, self.peers.resolver(), name, params).await
+    }
+
+    /// Whether it is for this proxy at all.
+    fn is_ours(&self, spec: &ServiceSpec) -> bool {
+        let wanted = self.settings.defaults.instance_filter.as_ref();
+        wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(&spec.proxy_instance_name))
+    }
+
+    /// What a source says of a service: its name, and whether the table changed or why it did not.
+    pub(in crate::l7) fn put_from(
+        &self,
+        table: &mut Table,
+        source: Source,
+        params: Params,
+    ) -> (String, Result<bool, write::Refused>) {
+        let (spec, problems) = read_service(&params, &self.settings.defaults);
+        let name = spec.service_name.clone();
+        let outcome = match check_mandatory(&spec) {
+            _ if !self.is_ours(&spec) => Ok(source != Source::Call && table.withdraw(source, &name)),
+            _ if spec.is_removal() => Ok(match source {
+                Source::Call => table.remove(&name),
+                _ => table.withdraw(source, &name),
+            }),
+            Err((status, message)) => Err((status, message.to_owned())),
+            Ok(()) => match problems.into_iter().next() {
+                Some(problem) => Err(refused(problem)),
+                None => (table.put(source, params, spec)).map(|()| true).map_err(refused),
+            },
+        };
+        if let Err((_, problem)) = &outcome {
+            table.reject(source, &name, problem.clone());
+        }
+        (name, outcome)
+    }
+
     async fn distribute(&self, params: &Params, method: &Method, path: &str, spec: &ServiceSpec) -> Answer {
         let target = format!("{path}?{}", params.for_sibling());
         match distribute::fan_out(&self.peers, method, &target, &Bytes::new()).await {
@@ -95,6 +189,10 @@ impl Api {
             Err(message) => respond(StatusCode::INTERNAL_SERVER_ERROR, &message, spec),
         }
     }
+}
+
+fn refused(problem: Problem) -> write::Refused {
+    (problem.status(), problem.to_string())
 }
 
 /// The original's checks, in its order. Only the first destination is looked at.

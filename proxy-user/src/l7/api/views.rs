@@ -36,6 +36,9 @@ impl Api {
                 "no, the state directory cannot be used"
             },
         );
+        if let Some(problem) = self.labels.problem() {
+            let _ = writeln!(text, "# Labels cannot be read: {problem}");
+        }
         for (name, source, problem) in table.problems() {
             let _ = writeln!(text, "# Not in force: {name} of {}: {problem}", source.name());
         }
@@ -86,6 +89,33 @@ impl Api {
             guard.unauthorized.load(Relaxed),
             guard.forbidden.load(Relaxed),
         );
+        let _ = write!(
+            text,
+            "# HELP portico_proxy_services_not_in_force Services whose last change could not be used.\n\
+             # TYPE portico_proxy_services_not_in_force gauge\n\
+             portico_proxy_services_not_in_force {}\n",
+            self.table().problems().count(),
+        );
+        let watched = [
+            self.settings
+                .docker
+                .as_ref()
+                .map(|_| ("labels", self.labels.is_up())),
+            (self.settings.listener.as_ref()).map(|_| ("listener", self.listener_answered.load(Relaxed))),
+        ];
+        if watched.iter().any(Option::is_some) {
+            text.push_str(
+                "# HELP portico_proxy_source_up 1 if the source of services could be read last.\n\
+                 # TYPE portico_proxy_source_up gauge\n",
+            );
+        }
+        for (name, is_up) in watched.into_iter().flatten() {
+            let _ = writeln!(
+                text,
+                "portico_proxy_source_up{{source=\"{name}\"}} {}",
+                u8::from(is_up)
+            );
+        }
         plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 }

@@ -54,6 +54,7 @@ pub const PARAMETERS: &[Parameter] = &[
     scalar("discoveryType"),
     scalar("distribute"),
     scalar("isDefaultBackend"),
+    scalar("persist"),
     scalar("proxyInstanceName"),
     scalar("redirectUnlessHttpsProto"),
     scalar("redirectWhenHttpProto"),

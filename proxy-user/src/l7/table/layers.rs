@@ -87,6 +87,7 @@ fn what_a_source_says_wrongly_is_shown_and_its_last_good_word_stays() {
     say(&mut table, Source::Labels, 2);
     let wrong = "serviceName=a&servicePath=/&port=2&backendExtra=x";
     assert!(put_as(&mut table, Source::Labels, wrong).is_err());
+    table.reject(Source::Labels, "a", "wrong".into());
     assert_eq!(port(&table), 2);
     let shown: Vec<_> = table.problems().map(|(name, source, _)| (name, source)).collect();
     assert_eq!(shown, [("a", Source::Labels)]);
@@ -95,6 +96,10 @@ fn what_a_source_says_wrongly_is_shown_and_its_last_good_word_stays() {
     // One without a good version is shown until it is withdrawn.
     let wrong = "serviceName=b&servicePath=/&port=2&backendExtra=x";
     assert!(put_as(&mut table, Source::Labels, wrong).is_err());
+    table.reject(Source::Labels, "b", "wrong".into());
+    assert_eq!(table.problems().count(), 1);
+    // Calls are told; what they say wrongly is not collected.
+    table.reject(Source::Call, "c", "wrong".into());
     assert_eq!(table.problems().count(), 1);
     table.withdraw(Source::Labels, "b");
     assert_eq!(table.problems().count(), 0);

@@ -13,16 +13,16 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{
-    client::{Client, VERSION_MIN, filters},
     memory::Memory,
     translate::{Container, Engine, own_address, translate},
 };
 use crate::{
     backoff::Backoff,
     cli::Exit,
+    engine::{Address, Client, VERSION_MIN, filters},
     model::{NodeAddr, Snapshot},
     providers::Report,
-    unix_http::{self, Error},
+    unix_http::Error,
 };
 
 /// Longest time between two looks: remote tasks come and go without an event.
@@ -67,12 +67,15 @@ impl Watcher {
         socket: &Path,
         called: Option<String>,
     ) -> Result<(Self, Option<NodeAddr>, Snapshot), Exit> {
-        let client = Client::connect(socket).await.map_err(|error| Exit::Lacks {
-            what: format!("the Docker Engine does not answer: {error}"),
-            how: "start it (systemctl start docker), name its socket with --docker, or use --config FILE \
+        let client = Client::connect(Address::Unix(socket.into()))
+            .await
+            .map_err(|error| Exit::Lacks {
+                what: format!("the Docker Engine does not answer: {error}"),
+                how:
+                    "start it (systemctl start docker), name its socket with --docker, or use --config FILE \
                   to run without Docker"
-                .into(),
-        })?;
+                        .into(),
+            })?;
         if client.version() < VERSION_MIN {
             return Err(Exit::Lacks {
                 what: format!("Docker Engine {} is older than 20.10", client.engine()),
@@ -152,7 +155,7 @@ impl Watcher {
     /// The engine that comes back may be another version.
     async fn reconnect(&mut self) {
         let socket: PathBuf = self.client.socket().into();
-        if let Ok(client) = Client::connect(&socket).await {
+        if let Ok(client) = Client::connect(Address::Unix(socket)).await {
             self.client = client;
         }
     }
@@ -312,9 +315,7 @@ fn netns(inspect: &Value) -> Option<PathBuf> {
 async fn follow_events(client: Client, wake: &Notify) {
     let query = filters(&json!({ "type": ["container", "network", "service", "node"] }));
     loop {
-        if let Ok(mut response) =
-            unix_http::open(client.socket(), &client.path(&format!("/events?{query}"))).await
-        {
+        if let Ok(mut response) = client.open(&format!("/events?{query}")).await {
             while let Some(Ok(_)) = response.body_mut().frame().await {
                 wake.notify_one();
             }
