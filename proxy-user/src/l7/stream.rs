@@ -52,9 +52,10 @@ pub async fn serve(
                 // Finds out that a client has vanished; without it the tunnel's timeout does.
                 let _ = socket2::SockRef::from(&stream).set_keepalive(true);
             }
-            run(worker, stream, client, &rule).await
+            run(worker, &stream, client, &rule).await
         }
     };
+    // Counted before the client sees the end.
     if let Err(refusal) = outcome {
         worker.counters.refused(refusal);
     }
@@ -110,7 +111,7 @@ async fn peek(stream: &TcpStream) -> io::Result<Hello> {
 
 async fn run(
     worker: &Rc<Worker>,
-    client: TcpStream,
+    client: &TcpStream,
     address: SocketAddr,
     rule: &StreamRule,
 ) -> Result<(), Refusal> {
@@ -118,13 +119,13 @@ async fn run(
     let _ = upstream.set_nodelay(true);
     worker.counters.streams.up();
     worker.counters.streams_open.up();
-    let ended = copy::both(worker, &client, &upstream, rule.settings().timeout_tunnel).await;
+    let ended = copy::both(worker, client, &upstream, rule.settings().timeout_tunnel).await;
     worker.counters.streams_open.down();
     match ended {
         copy::End::Whole | copy::End::Idle => {}
         copy::End::Broken => {
             // What was cut off must not look whole to the other side.
-            for socket in [&client, &upstream] {
+            for socket in [client, &upstream] {
                 let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
             }
         }

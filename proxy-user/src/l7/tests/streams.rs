@@ -283,7 +283,10 @@ fn a_broken_tunnel_does_not_look_whole() {
 fn a_dead_service_costs_its_own_connections_only() {
     let site = Site::start();
     let (port, dead_port) = (free_port(), free_port());
-    let dead = TcpListener::bind((LOCAL, 0)).unwrap().local_addr().unwrap();
+    // Bound and not listening: refuses, and nobody else can take the port meanwhile.
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from((LOCAL, 0)).into()).unwrap();
+    let dead = held.local_addr().unwrap().as_socket().unwrap();
     route_stream(&site, "a", "tcp", port, named_origin("A"), "");
     route_stream(&site, "b", "tcp", dead_port, dead, "");
     assert_eq!(asked(dead_port, &[]), "");
