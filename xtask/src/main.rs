@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod cases;
 mod cmd;
@@ -60,6 +61,8 @@ enum Verb {
     Demo(demo::Args),
     /// Everything that can be tested on this machine
     Test(test::Args),
+    /// What IPVS, eBPF and userspace cost, measured side by side
+    Bench(bench::Args),
     /// Debian's kernels in a virtual machine that has this machine's files
     Vm {
         #[command(subcommand)]
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Verb::Lab { verb } => lab::run(&verb),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Vm { verb } => vm::run(&verb),
     };
     match result {

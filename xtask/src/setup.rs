@@ -43,7 +43,7 @@ const PACKAGES: [Package; 9] = [
 ];
 
 /// What only `cargo xtask test` uses.
-const TEST_PACKAGES: [Package; 10] = [
+const TEST_PACKAGES: [Package; 4] = [
     package(
         "shellcheck",
         &["shellcheck"],
@@ -60,6 +60,10 @@ const TEST_PACKAGES: [Package; 10] = [
         &["/usr/bin/python3"],
         "the Vagrantfile's manager hands out its join token with it",
     ),
+];
+
+/// What virtual machines need.
+const VM_PACKAGES: [Package; 6] = [
     package(
         "qemu-system-x86",
         &["qemu-system-x86_64"],
@@ -84,6 +88,23 @@ const TEST_PACKAGES: [Package; 10] = [
     ),
 ];
 
+/// What the bench measures Portico beside, and with.
+const BENCH_PACKAGES: [Package; 5] = [
+    package("wrk", &["wrk"], "the bench's client"),
+    package(
+        "nginx-light",
+        &["nginx"],
+        "the bench's origins, and one that it measures",
+    ),
+    package(
+        "libnginx-mod-stream",
+        &["/usr/lib/nginx/modules/ngx_stream_module.so"],
+        "nginx as a relay, which the bench measures",
+    ),
+    package("haproxy", &["haproxy"], "the bench measures it"),
+    package("ipvsadm", &["ipvsadm"], "programs IPVS, which the bench measures"),
+];
+
 /// What the machine is to be set up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum For {
@@ -91,6 +112,19 @@ pub enum For {
     Demo,
     /// That, and what the tests use.
     Everything,
+    /// Building, virtual machines and the contestants.
+    Bench,
+}
+
+impl For {
+    /// Packages without which something can be skipped, and the rest goes on.
+    fn optional(self) -> Vec<&'static Package> {
+        match self {
+            For::Demo => Vec::new(),
+            For::Everything => TEST_PACKAGES.iter().chain(&VM_PACKAGES).collect(),
+            For::Bench => VM_PACKAGES.iter().chain(&BENCH_PACKAGES).collect(),
+        }
+    }
 }
 
 /// The compiler way of a bare Debian: a rustc with the matching source of core, and the LLVM of its linker.
@@ -140,14 +174,9 @@ impl Missing {
     fn find(purpose: For) -> Missing {
         let compiler = toolchain::find().is_err();
         let linker = toolchain::bpf_linker().is_err();
-        let tests: &[Package] = if purpose == For::Everything {
-            &TEST_PACKAGES
-        } else {
-            &[]
-        };
         let mut packages: Vec<&Package> = PACKAGES
             .iter()
-            .chain(tests)
+            .chain(purpose.optional())
             .filter(|package| !is_there(package))
             .collect();
         if compiler && !prefers_rustup() {
@@ -261,20 +290,26 @@ fn install_packages(packages: &[&Package]) -> Result<()> {
             names.join(" ")
         );
     }
-    let is_for_tests = |package: &&&Package| TEST_PACKAGES.iter().any(|test| test.name == package.name);
-    let (tests, needed): (Vec<&Package>, Vec<&Package>) = packages.iter().partition(is_for_tests);
+    let is_needed = |package: &&&Package| {
+        PACKAGES
+            .iter()
+            .chain(&COMPILER)
+            .any(|other| other.name == package.name)
+    };
+    let (needed, optional): (Vec<&Package>, Vec<&Package>) = packages.iter().partition(is_needed);
     let needed: Vec<&str> = needed.iter().map(|package| package.name).collect();
-    let quiet = QuietServices::install(needed.contains(&"docker.io"))?;
+    let quiet = QuietServices::install(packages)?;
     let result = if needed.is_empty() { Ok(()) } else { apt(&needed) };
-    quiet.remove()?;
-    result?;
-    for package in tests {
-        // One by one: a distribution that lacks one of them (Debian 13 has no vagrant) may have the others.
-        if let Err(error) = apt(&[package.name]) {
-            println!("{}: {error:#}", package.name);
+    if result.is_ok() {
+        for package in optional {
+            // One by one: a distribution that lacks one of them (Debian 13 has no vagrant) may have the others.
+            if let Err(error) = apt(&[package.name]) {
+                println!("{}: {error:#}", package.name);
+            }
         }
     }
-    Ok(())
+    quiet.remove()?;
+    result
 }
 
 fn apt(names: &[&str]) -> Result<()> {
@@ -307,38 +342,49 @@ fn has_lists() -> bool {
     })
 }
 
-/// Keeps a package's service from being started: the labs have engines of their own, and a machine should not
-/// find itself with a Docker daemon because somebody tested Portico on it.
+/// Keeps packages' services from being started: the labs have engines of their own, and a machine should not find
+/// itself with a Docker daemon or a web server because somebody tested Portico on it.
 struct QuietServices {
-    docker: bool,
+    units: Vec<&'static str>,
     policy: bool,
 }
+
+/// Packages with services, and the services' units.
+const SERVICES: [(&str, &[&str]); 4] = [
+    ("docker.io", &["docker.service", "docker.socket"]),
+    ("nginx-light", &["nginx.service"]),
+    ("haproxy", &["haproxy.service"]),
+    ("ipvsadm", &["ipvsadm.service"]),
+];
 
 /// invoke-rc.d(8) asks this program; 101 means that the action is not allowed.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 impl QuietServices {
-    fn install(docker: bool) -> Result<QuietServices> {
-        let policy = docker && !Path::new(POLICY).exists();
+    fn install(packages: &[&Package]) -> Result<QuietServices> {
+        let is_new = |name: &str| packages.iter().any(|package| package.name == name);
+        let new = SERVICES.iter().filter(|(name, _)| is_new(name));
+        let units: Vec<&str> = new.flat_map(|(_, units)| units.iter().copied()).collect();
+        let policy = !units.is_empty() && !Path::new(POLICY).exists();
         if policy {
             let script = format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}");
             cmd::run(cmd::as_root("sh").args(["-c", &script]))?;
         }
-        Ok(QuietServices { docker, policy })
+        Ok(QuietServices { units, policy })
     }
 
     fn remove(self) -> Result<()> {
         if self.policy {
             cmd::run(cmd::as_root("rm").args(["-f", POLICY]))?;
         }
-        if self.docker && Path::new("/run/systemd/system").exists() {
-            step("docker.io was installed for the labs alone: its own service stays off");
-            cmd::run(cmd::as_root("systemctl").args([
-                "disable",
-                "--now",
-                "docker.service",
-                "docker.socket",
-            ]))?;
+        if !self.units.is_empty() && Path::new("/run/systemd/system").exists() {
+            for unit in self.units {
+                step(format!(
+                    "{unit} was installed for labs and bench alone: it stays off"
+                ));
+                // A package whose installation failed has no unit.
+                let _ = cmd::run(cmd::as_root("systemctl").args(["disable", "--now", unit]));
+            }
         }
         Ok(())
     }

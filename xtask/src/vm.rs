@@ -14,9 +14,11 @@ use crate::{progress::step, signals};
 mod fetch;
 mod guest;
 mod initramfs;
+mod lines;
 pub mod machine;
 pub mod matrix;
 
+pub use lines::Lines;
 pub use machine::{Accelerator, Machine, Step, Stream};
 
 /// Exit code when the machine lacks something (DESIGN.md, section 7).
@@ -159,6 +161,11 @@ pub fn run(verb: &Verb) -> Result<u8> {
             Ok(code)
         }),
     };
+    lacking(result)
+}
+
+/// What is missing here is an exit code of its own.
+pub fn lacking(result: Result<u8>) -> Result<u8> {
     match result {
         Err(error) if error.is::<Lacks>() => {
             eprintln!("xtask: {error:#}");
@@ -166,6 +173,19 @@ pub fn run(verb: &Verb) -> Result<u8> {
         }
         result => result,
     }
+}
+
+/// What this needs of the machine and of the network, as one reason.
+pub fn ready(kernel: Kernel) -> Result<(), Lacks> {
+    let lack = |error: anyhow::Error| match error.downcast::<Lacks>() {
+        Ok(lack) => lack,
+        Err(error) => Lacks {
+            what: format!("Linux {} cannot be had: {error:#}", kernel.name()),
+            how: "the Debian archive must be reachable once".to_owned(),
+        },
+    };
+    machine::require_qemu().map_err(lack)?;
+    fetch::tree(kernel, false).map_err(lack).map(|_| ())
 }
 
 fn all_or(some: &[Kernel]) -> Vec<Kernel> {

@@ -87,7 +87,7 @@ pub fn wait_ready(state: &State, node: &str) -> Result<()> {
 }
 
 /// What a status says is still to be done; unknown keys mean nothing.
-fn pending(status: &Value) -> Option<String> {
+pub fn pending(status: &Value) -> Option<String> {
     match status {
         Value::Object(map) => map.iter().find_map(|(key, value)| match (key.as_str(), value) {
             ("pending", Value::Number(number)) if number.as_f64() != Some(0.0) => {

@@ -13,8 +13,7 @@ const SHARE_VARIABLE: &str = "PORTICO_VM_SHARE";
 
 /// What the labs, the tests and the comparison with other balancers use. One that a kernel has not as a module is
 /// built in or missed by what needs it, which says so better than we could here.
-const MODULES: &str =
-    "nf_tables nft_chain_nat nft_masq nft_ct br_netfilter veth vxlan bridge cls_bpf sch_ingress dummy";
+const MODULES: &str = "nf_tables nft_chain_nat nft_masq nft_ct br_netfilter veth vxlan bridge cls_bpf sch_ingress dummy ip_vs ip_vs_rr";
 
 /// Folders that hold what only this boot of the machine means; the guest begins with empty ones.
 const EMPTY: [&str; 3] = ["/run", "/tmp", "/var/tmp"];

@@ -57,8 +57,8 @@ pub struct Machine {
     /// MiB.
     pub memory: u32,
     pub cpus: u32,
-    /// One processor whose clock advances a nanosecond per instruction, whatever the host does; emulation only.
-    pub counted: bool,
+    /// One processor whose clock advances 2^this nanoseconds per instruction, whatever the host does; emulated.
+    pub counted: Option<u32>,
     /// A folder of the host that the guest can write to.
     pub share: Option<PathBuf>,
 }
@@ -101,7 +101,7 @@ impl Machine {
             accelerator: Accelerator::Auto,
             memory: 3072,
             cpus: 2,
-            counted: false,
+            counted: None,
             share: None,
         }
     }
@@ -147,7 +147,7 @@ impl Machine {
 
     fn emulated(&self) -> bool {
         match self.accelerator {
-            _ if self.counted => true,
+            _ if self.counted.is_some() => true,
             Accelerator::Tcg => true,
             Accelerator::Kvm => false,
             Accelerator::Auto => !kvm_usable() || broken_kvm(),
@@ -158,12 +158,15 @@ impl Machine {
         let mut command = cmd::host(QEMU);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(["-machine", "q35", "-cpu", "max", "-m", &self.memory.to_string()]);
-        let cpus = if self.counted { 1 } else { self.cpus };
+        let cpus = if self.counted.is_some() { 1 } else { self.cpus };
         command.args(["-smp", &cpus.to_string()]);
         match (self.counted, emulated) {
-            (true, _) => command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]),
-            (false, true) => command.args(["-accel", "tcg,thread=multi"]),
-            (false, false) => command.args(["-accel", "kvm"]),
+            (Some(shift), _) => {
+                let icount = format!("shift={shift},sleep=off");
+                command.args(["-accel", "tcg,thread=single", "-icount", &icount])
+            }
+            (None, true) => command.args(["-accel", "tcg,thread=multi"]),
+            (None, false) => command.args(["-accel", "kvm"]),
         };
         command.arg("-kernel").arg(tree.image());
         command.arg("-initrd").arg(archive);

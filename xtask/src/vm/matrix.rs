@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Kernel, LACKS, Lacks, Machine, Step, fetch, machine};
+use super::{Kernel, LACKS, Lines, Machine, Step, machine};
 use crate::{
     build, cmd, paths,
     progress::step,
@@ -46,7 +46,7 @@ pub fn run(kernels: &[Kernel], machine: impl Fn(Kernel) -> Machine) -> Result<u8
 /// Tests one kernel; named as skipped where it cannot be had.
 pub fn test(kernel: Kernel, machine: &Machine, tally: &mut Tally) {
     let name = format!("vm::{}", kernel.name());
-    if let Err(lack) = ready(kernel) {
+    if let Err(lack) = super::ready(kernel) {
         return tally.skip(&name, &lack.to_string());
     }
     let mut inner = Tally::default();
@@ -55,19 +55,6 @@ pub fn test(kernel: Kernel, machine: &Machine, tally: &mut Tally) {
         inner.case("runs_to_its_end", Err(error));
     }
     tally.absorb(&name, inner);
-}
-
-/// What this needs of the machine and of the network, as one reason.
-fn ready(kernel: Kernel) -> Result<(), Lacks> {
-    let lack = |error: anyhow::Error| match error.downcast::<Lacks>() {
-        Ok(lack) => lack,
-        Err(error) => Lacks {
-            what: format!("Linux {} cannot be had: {error:#}", kernel.name()),
-            how: "the Debian archive must be reachable once".to_owned(),
-        },
-    };
-    machine::require_qemu().map_err(lack)?;
-    fetch::tree(kernel, false).map_err(lack).map(|_| ())
 }
 
 fn guest(machine: &Machine, tally: &mut Tally) -> Result<()> {
@@ -168,42 +155,11 @@ fn kernel_tests() -> Result<PathBuf> {
     program.context("cargo named no program of the kernel tests")
 }
 
-/// Whole lines out of bytes that come in pieces.
-#[derive(Clone, Default)]
-struct Lines {
-    /// Everything so far.
-    all: String,
-    /// The beginning of a line whose end has not come.
-    rest: Vec<u8>,
-}
-
-impl Lines {
-    fn take(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.rest.extend(bytes);
-        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else {
-            return Vec::new();
-        };
-        let whole: Vec<u8> = self.rest.drain(..=end).collect();
-        let text = String::from_utf8_lossy(&whole);
-        self.all += &text;
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_line_in_two_pieces_is_one_line() {
-        let mut lines = Lines::default();
-        assert!(lines.take(b"test a ..").is_empty());
-        assert_eq!(lines.take(b". ok\ntest b"), ["test a ... ok"]);
-        assert_eq!(lines.take(b"\n"), ["test b"]);
-        assert_eq!(lines.all, "test a ... ok\ntest b\n");
-    }
 
     #[test]
     fn a_kernel_that_attaches_the_other_way_is_a_failure() {

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The side that measures: root, on the kernel in question. Samples are written one by one, so that a run that is
+//! ended in the middle has what it had.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use super::{
+    balancers, load,
+    plan::{Plan, Row, Workload},
+    results::{Environment, LeftOut, Sample},
+    site::{self, Site},
+};
+use crate::{cmd, paths, progress::step, signals};
+
+/// Files of the folder that both sides share.
+pub const PLAN: &str = "plan.json";
+pub const SAMPLES: &str = "samples.jsonl";
+pub const LEFT_OUT: &str = "left-out.json";
+pub const ENVIRONMENT: &str = "environment.json";
+/// Its presence means: no further sample.
+pub const STOP: &str = "stop";
+
+/// A share of the run in which processors may idle; above it, the clock is no count of instructions.
+const IDLE_MAX: f64 = 0.05;
+/// How far an origin's share may be from its fair one.
+const SHARE_TOLERANCE: f64 = 0.1;
+/// Fewer answers say nothing.
+const REQUESTS_MIN: u64 = 20;
+
+/// Runs the plan of a folder.
+pub fn run(folder: &Path) -> Result<u8> {
+    ensure!(cmd::is_root(), "namespaces need root");
+    signals::install();
+    let text = fs::read(folder.join(PLAN)).context(PLAN)?;
+    let plan: Plan = serde_json::from_slice(&text).context(PLAN)?;
+    write_json(&folder.join(ENVIRONMENT), &environment())?;
+    // Not below the shared folder: sockets and mounts do not belong there.
+    let scratch = PathBuf::from(format!("/run/{}scratch", site::PREFIX));
+    let measured = measure(&plan, folder, &scratch);
+    let _ = fs::remove_dir_all(&scratch);
+    measured.map(|()| 0)
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    fs::write(path, serde_json::to_vec_pretty(value)?).with_context(|| path.display().to_string())
+}
+
+fn measure(plan: &Plan, folder: &Path, scratch: &Path) -> Result<()> {
+    let mut left_out = Vec::new();
+    let mut sites: BTreeMap<Row, Site> = BTreeMap::new();
+    for (number, row) in plan.rows.iter().enumerate() {
+        signals::check()?;
+        step(format!("site of {}", row.title()));
+        match stand(number, *row, scratch) {
+            Ok(site) => {
+                sites.insert(*row, site);
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                step(format!("  left out: {why}"));
+                left_out.push(LeftOut {
+                    title: row.title(),
+                    why,
+                });
+            }
+        }
+        write_json(&folder.join(LEFT_OUT), &left_out)?;
+    }
+    let mut samples = fs::File::create(folder.join(SAMPLES)).context(SAMPLES)?;
+    let schedule = plan.schedule();
+    let schedule: Vec<_> = schedule
+        .into_iter()
+        .filter(|(_, row, _)| sites.contains_key(row))
+        .collect();
+    for (number, (round, row, workload)) in schedule.iter().enumerate() {
+        if folder.join(STOP).exists() || signals::check().is_err() {
+            step("told to stop");
+            break;
+        }
+        let site = sites.get_mut(row).context("a site for every row")?;
+        let sample = sample(plan, site, *workload, *round)?;
+        let mut line = serde_json::to_vec(&sample)?;
+        line.push(b'\n');
+        samples.write_all(&line)?;
+        step(format!(
+            "sample {}/{}: {}, {}: {:.0} per {}{}",
+            number + 1,
+            schedule.len(),
+            row.title(),
+            workload.title(),
+            sample.cost,
+            workload.unit(),
+            sample
+                .void
+                .map(|why| format!(" (void: {why})"))
+                .unwrap_or_default()
+        ));
+    }
+    Ok(())
+}
+
+/// A site with its contestant in it, which has balanced once.
+fn stand(number: usize, row: Row, scratch: &Path) -> Result<Site> {
+    // Client and origins are these for every row.
+    for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")]
+        .iter()
+        .chain(row.contestant.needs())
+    {
+        let there = cmd::exists(program) || Path::new(program).is_absolute() && Path::new(program).exists();
+        ensure!(there, "{program} is not installed (apt-get install {package})");
+    }
+    let mut site = Site::new(number, row, scratch)?;
+    balancers::install(&mut site)?;
+    ensure!(
+        site.has_balancer_process() == row.contestant.is_userspace(),
+        "it does not work where it claims to"
+    );
+    Ok(site)
+}
+
+/// One run of the load generator with everything that is looked at before and after.
+fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Result<Sample> {
+    let mut command = match &site.client_group {
+        None => site.inside("client", "env"),
+        Some(group) => {
+            let mut command = site.inside("client", "sh");
+            command
+                .args(["-c", "echo $$ > $1/cgroup.procs; shift; exec \"$@\"", "sh"])
+                .arg(group);
+            command
+        }
+    };
+    let script = site.folder.join("wrk.lua");
+    fs::write(&script, load::script(site.targets())).context("wrk.lua")?;
+    load::wrk(&mut command, plan, workload, &script, site.targets()[0]);
+    let (served, cpu) = (site.served()?, site.balancer_cpu());
+    let middle = Times::of_the_middle(Duration::from_secs(u64::from(plan.seconds)));
+    let (whole, output) = (Times::now()?, cmd::output(&mut command)?);
+    let (whole, cpu) = (Times::now()?.since(&whole), site.balancer_cpu() - cpu);
+    let times = middle
+        .join()
+        .map_err(|_| anyhow!("the look at the middle panicked"))??;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let loaded = load::read(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let after = site.served()?;
+    // The look before and the one after are themselves requests; the first of them is counted in its own answer.
+    let asked = |name: &String| after[name].saturating_sub(served[name]).saturating_sub(1);
+    let shares: BTreeMap<String, u64> = after.keys().map(|name| (name.clone(), asked(name))).collect();
+    let per_second = 1e9 / f64::from(1u32 << plan.counted.unwrap_or(0));
+    let busy = match plan.counted {
+        Some(_) => loaded.seconds * per_second,
+        None => whole.busy() * per_second,
+    };
+    let mut sample = Sample {
+        row: site.row,
+        workload,
+        round,
+        requests: loaded.requests,
+        seconds: loaded.seconds,
+        cost: busy / loaded.requests.max(1) as f64,
+        idle: times.idle / times.all(),
+        balancer_cpu: cpu,
+        softirq: times.softirq / times.busy(),
+        latency: loaded
+            .latency
+            .iter()
+            .map(|time| time * per_second / 1e9)
+            .collect(),
+        shares,
+        void: None,
+    };
+    sample.void = void(plan, &sample, loaded.errors)
+        .err()
+        .map(|why| why.to_string());
+    Ok(sample)
+}
+
+/// Whether a sample counts.
+fn void(plan: &Plan, sample: &Sample, errors: u64) -> Result<()> {
+    ensure!(errors == 0, "{errors} errors");
+    ensure!(
+        sample.requests >= REQUESTS_MIN,
+        "only {} answers",
+        sample.requests
+    );
+    ensure!(
+        plan.counted.is_none() || sample.idle < IDLE_MAX,
+        "idle for {:.0} % of the time",
+        sample.idle * 100.0
+    );
+    let userspace = sample.row.contestant.is_userspace();
+    if userspace && sample.balancer_cpu == 0.0 {
+        bail!("its process did nothing: the traffic took another way");
+    }
+    let all: u64 = sample.shares.values().sum();
+    let fair = 1.0 / sample.shares.len() as f64;
+    for (origin, count) in &sample.shares {
+        let share = *count as f64 / all.max(1) as f64;
+        ensure!(
+            (share - fair).abs() <= SHARE_TOLERANCE,
+            "{origin} had {:.0} %",
+            share * 100.0
+        );
+    }
+    Ok(())
+}
+
+/// The processors' time in seconds, from /proc/stat.
+struct Times {
+    idle: f64,
+    softirq: f64,
+    other: f64,
+}
+
+impl Times {
+    /// From the first fifth to the last fifth of a run that begins now: when nothing starts or ends.
+    fn of_the_middle(run: Duration) -> thread::JoinHandle<Result<Times>> {
+        thread::spawn(move || {
+            thread::sleep(run / 5);
+            let begin = Times::now()?;
+            thread::sleep(run * 3 / 5);
+            Ok(Times::now()?.since(&begin))
+        })
+    }
+
+    fn now() -> Result<Times> {
+        let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+        Times::read(&text).context("/proc/stat has no line of all processors")
+    }
+
+    /// user nice system idle iowait irq softirq steal, in hundredths of a second (proc(5)).
+    fn read(text: &str) -> Option<Times> {
+        let words: Vec<f64> = text
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .map(|w| w.parse().ok())
+            .collect::<Option<_>>()?;
+        let [user, nice, system, idle, iowait, irq, softirq, ..] = words[..] else {
+            return None;
+        };
+        Some(Times {
+            idle: (idle + iowait) / 100.0,
+            softirq: softirq / 100.0,
+            other: (user + nice + system + irq) / 100.0,
+        })
+    }
+
+    fn since(&self, before: &Times) -> Times {
+        Times {
+            idle: self.idle - before.idle,
+            softirq: self.softirq - before.softirq,
+            other: self.other - before.other,
+        }
+    }
+
+    /// Never zero: what it divides happened in some time.
+    fn busy(&self) -> f64 {
+        (self.softirq + self.other).max(0.01)
+    }
+
+    fn all(&self) -> f64 {
+        self.busy() + self.idle
+    }
+}
+
+fn environment() -> Environment {
+    let line = |text: std::io::Result<String>, key: &str| {
+        let text = text.unwrap_or_default();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
+        line.split_once(':')
+            .map(|(_, value)| value.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let mut versions = BTreeMap::new();
+    let portico = paths::binary("portico").display().to_string();
+    for (name, program, argument) in [
+        ("portico", portico.as_str(), "--version"),
+        ("HAProxy", "haproxy", "-v"),
+        ("nginx", "nginx", "-v"),
+        ("wrk", "wrk", "-v"),
+        ("ipvsadm", "ipvsadm", "--version"),
+    ] {
+        let Ok(output) =
+            cmd::output(Command::new(cmd::find(program).unwrap_or_else(|| program.into())).arg(argument))
+        else {
+            continue;
+        };
+        let text = [output.stdout, output.stderr].concat();
+        let first = String::from_utf8_lossy(&text)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        versions.insert(name.to_owned(), first);
+    }
+    Environment {
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        processor: line(fs::read_to_string("/proc/cpuinfo"), "model name"),
+        processors: thread::available_parallelism().map_or(1, usize::from),
+        versions,
+        ..Environment::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::plan::Contestant, *};
+
+    fn plan() -> Plan {
+        Plan {
+            rows: Vec::new(),
+            workloads: Vec::new(),
+            rounds: 1,
+            seconds: 1,
+            connections: 8,
+            counted: Some(0),
+            seed: 1,
+        }
+    }
+
+    fn sample(contestant: Contestant, shares: [u64; 2]) -> Sample {
+        Sample {
+            row: Row {
+                contestant,
+                services: 1,
+            },
+            workload: Workload::KeepAlive,
+            round: 0,
+            requests: 100,
+            seconds: 1.0,
+            cost: 1e7,
+            idle: 0.0,
+            balancer_cpu: 0.5,
+            softirq: 0.1,
+            latency: vec![1.0; 4],
+            shares: BTreeMap::from([("a".to_owned(), shares[0]), ("b".to_owned(), shares[1])]),
+            void: None,
+        }
+    }
+
+    #[test]
+    fn a_sample_counts_only_when_it_shows_what_it_claims() {
+        let good = sample(Contestant::HaproxyHttp, [50, 50]);
+        assert!(void(&plan(), &good, 0).is_ok());
+        assert!(void(&plan(), &good, 1).is_err(), "errors");
+        assert!(
+            void(&plan(), &sample(Contestant::IpvsNat, [90, 10]), 0).is_err(),
+            "not balanced"
+        );
+        let elsewhere = Sample {
+            balancer_cpu: 0.0,
+            ..good.clone()
+        };
+        assert!(
+            void(&plan(), &elsewhere, 0).is_err(),
+            "the proxy was not on the way"
+        );
+        let idle = Sample {
+            idle: 0.5,
+            ..good.clone()
+        };
+        assert!(
+            void(&plan(), &idle, 0).is_err(),
+            "the clock ran while nothing was executed"
+        );
+        let native = Plan {
+            counted: None,
+            ..plan()
+        };
+        assert!(void(&native, &idle, 0).is_ok());
+    }
+
+    #[test]
+    fn processor_times_are_read() {
+        let times = Times::read("cpu  100 0 50 800 20 5 25 0 0 0\ncpu0 1\n").unwrap();
+        assert!((times.idle - 8.2).abs() < 1e-9 && (times.busy() - 1.8).abs() < 1e-9);
+        assert!(Times::read("nothing").is_none());
+    }
+}

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The place where one row is measured: a client, a balancer and two origins, each in a network namespace.
+//!
+//! Every row has a site of its own, so that what one contestant leaves in a namespace (tc programs, conntrack,
+//! virtual services) costs no other one anything. All of them stand at the same time, so that rounds can alternate.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use super::plan::{Contestant, Row};
+use crate::cmd;
+
+/// Of every namespace and scratch folder of the bench.
+pub const PREFIX: &str = "pbench-";
+/// Where origins listen, and balancers.
+pub const PORT: u16 = 80;
+/// Where an origin says how many requests it has had.
+const STATUS_PORT: u16 = 81;
+/// The balancer's address on the client's side; what the client asks.
+pub const BALANCER: &str = "10.1.0.1";
+/// The network of the origins.
+pub const ORIGINS: [(&str, &str); 2] = [("origin-1", "172.18.0.11"), ("origin-2", "172.18.0.12")];
+/// A service's address that exists only in Portico's tables.
+pub const VIP: &str = "10.99.0.1";
+/// Of a program that starts, emulated, on a busy host.
+const START: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Bytes of the bulk workload's answer.
+const BULK: usize = 1 << 20;
+
+/// Namespaces and processes of a row; gone with the value.
+pub struct Site {
+    pub row: Row,
+    /// `pbench-2-`.
+    prefix: String,
+    pub folder: PathBuf,
+    processes: Vec<(String, Child)>,
+    /// Processes whose time is the balancer's.
+    balancers: Vec<u32>,
+    /// Where the client's processes are, if its hooks are not those of the whole machine.
+    pub client_group: Option<PathBuf>,
+    groups: Vec<PathBuf>,
+}
+
+impl Site {
+    /// Namespaces, links and origins, without a balancer.
+    pub fn new(number: usize, row: Row, scratch: &Path) -> Result<Site> {
+        let prefix = format!("{PREFIX}{number}-");
+        let folder = scratch.join(number.to_string());
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let mut site = Site {
+            row,
+            prefix,
+            folder,
+            processes: Vec::new(),
+            balancers: Vec::new(),
+            client_group: None,
+            groups: Vec::new(),
+        };
+        site.links()?;
+        for (name, _) in ORIGINS {
+            site.origin(name)?;
+        }
+        Ok(site)
+    }
+
+    /// Full name of a namespace.
+    pub fn namespace(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Its path.
+    pub fn namespace_path(&self, name: &str) -> String {
+        format!("/run/netns/{}", self.namespace(name))
+    }
+
+    /// A program in a namespace.
+    pub fn inside(&self, name: &str, program: &str) -> Command {
+        let mut command = cmd::lab("nsenter");
+        command
+            .arg(format!("--net={}", self.namespace_path(name)))
+            .arg(program);
+        command
+    }
+
+    fn links(&self) -> Result<()> {
+        let names = ["client", "lb", "node", ORIGINS[0].0, ORIGINS[1].0];
+        let mut text = String::new();
+        for name in names {
+            writeln!(text, "netns add {}", self.namespace(name))?;
+        }
+        cmd::feed(cmd::lab("ip").args(["-batch", "-"]), &text)?;
+        let mut lb = format!(
+            "link set lo up\n\
+             link add up0 type veth peer name eth0 netns {}\n\
+             addr add {BALANCER}/24 dev up0\nlink set up0 up\n\
+             link add gwbr type bridge mcast_snooping 0\naddr add 172.18.0.1/16 dev gwbr\nlink set gwbr up\n",
+            self.namespace("client")
+        );
+        for (number, (name, _)) in ORIGINS.iter().enumerate() {
+            let namespace = self.namespace(name);
+            writeln!(
+                lb,
+                "link add vg{number} type veth peer name eth0 netns {namespace}"
+            )?;
+            writeln!(lb, "link set vg{number} master gwbr\nlink set vg{number} up")?;
+        }
+        self.batch("lb", &lb)?;
+        self.batch(
+            "client",
+            &format!(
+                "link set lo up\naddr add 10.1.0.2/24 dev eth0\nlink set eth0 up\nroute add default via {BALANCER}\n"
+            ),
+        )?;
+        for (name, address) in ORIGINS {
+            self.batch(
+                name,
+                &format!(
+                    "link set lo up\naddr add {address}/16 dev eth0\nlink set eth0 up\n\
+                     route add default via 172.18.0.1\n"
+                ),
+            )?;
+        }
+        self.setting("lb", "ipv4/ip_forward", "1")?;
+        // Every port is used often: connections that have ended must not block theirs.
+        for name in ["client", "lb"] {
+            self.setting(name, "ipv4/ip_local_port_range", "1024 65535")?;
+            self.setting(name, "ipv4/tcp_tw_reuse", "1")?;
+        }
+        Ok(())
+    }
+
+    /// Runs `ip` commands inside a namespace; the first that fails ends it.
+    pub fn batch(&self, name: &str, commands: &str) -> Result<()> {
+        cmd::feed(
+            cmd::lab("ip").args(["-n", &self.namespace(name), "-batch", "-"]),
+            commands,
+        )
+    }
+
+    /// Sets what is below /proc/sys/net, which belongs to a namespace.
+    pub fn setting(&self, name: &str, key: &str, value: &str) -> Result<()> {
+        let (path, value) = (format!("/proc/sys/net/{key}"), value.to_owned());
+        self.on_thread(name, move || {
+            fs::write(&path, value).with_context(|| path.clone())
+        })
+    }
+
+    /// Runs something on a thread that is in a namespace.
+    pub fn on_thread<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = self.namespace_path(name);
+        let thread = thread::spawn(move || {
+            let namespace = fs::File::open(&path).with_context(|| path.clone())?;
+            // SAFETY: changes the calling thread only, which ends below.
+            let changed = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            ensure!(changed == 0, "setns {path}: {}", std::io::Error::last_os_error());
+            work()
+        });
+        thread
+            .join()
+            .map_err(|_| anyhow!("a thread in {name} panicked"))?
+    }
+
+    fn origin(&mut self, name: &str) -> Result<()> {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(folder.join("html")).with_context(|| folder.display().to_string())?;
+        fs::write(folder.join("html/bulk"), vec![b'.'; BULK]).context("bulk")?;
+        let server = format!(
+            "server {{ listen {PORT} backlog=4096; root {}/html; location = /bulk {{ }} \
+             location / {{ return 200 \"{name} says hello\\n\"; }} }}\n\
+             server {{ listen 127.0.0.1:{STATUS_PORT}; location / {{ stub_status; }} }}",
+            folder.display()
+        );
+        let config = nginx_config(
+            &folder,
+            &format!("http {{ {} {server} }}", http_preamble(&folder)),
+        );
+        self.nginx(name, name, &config)?;
+        self.wait_listens(name, "127.0.0.1", PORT)
+    }
+
+    /// Starts nginx with a configuration of its own.
+    pub fn nginx(&mut self, namespace: &str, name: &str, config: &str) -> Result<u32> {
+        let file = self.folder.join(format!("{name}.conf"));
+        fs::write(&file, config).with_context(|| file.display().to_string())?;
+        let mut command = self.inside(namespace, "nginx");
+        command
+            .arg("-e")
+            .arg(self.folder.join(format!("{name}.log")))
+            .arg("-c")
+            .arg(&file);
+        self.start(name, &mut command)
+    }
+
+    /// Starts a program that runs until the site is gone.
+    pub fn start(&mut self, name: &str, command: &mut Command) -> Result<u32> {
+        let log = self.folder.join(format!("{name}.out"));
+        let log = fs::File::create(&log).with_context(|| log.display().to_string())?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| cmd::shown(command))?;
+        let pid = child.id();
+        self.processes.push((name.to_owned(), child));
+        Ok(pid)
+    }
+
+    /// What a process is doing is the balancer's work.
+    pub fn is_balancer(&mut self, pid: u32) {
+        self.balancers.push(pid);
+    }
+
+    /// Whether a row has processes that carry its traffic.
+    pub fn has_balancer_process(&self) -> bool {
+        !self.balancers.is_empty()
+    }
+
+    /// Makes a control group that hooks can be attached to.
+    pub fn group(&mut self, name: &str) -> Result<PathBuf> {
+        let root = cgroup2().context("cgroup v2 is not mounted")?;
+        let group = root.join(format!("{}{name}", self.prefix));
+        fs::create_dir_all(&group).with_context(|| group.display().to_string())?;
+        self.groups.push(group.clone());
+        Ok(group)
+    }
+
+    /// Waits until something accepts connections.
+    pub fn wait_listens(&mut self, namespace: &str, address: &str, port: u16) -> Result<()> {
+        let address: Ipv4Addr = address.parse()?;
+        self.wait(&format!("{address}:{port}"), |site| {
+            let connected = site.on_thread(namespace, move || {
+                Ok(TcpStream::connect_timeout(
+                    &SocketAddrV4::new(address, port).into(),
+                    START,
+                )?)
+            });
+            Ok(connected.is_ok())
+        })
+    }
+
+    /// Waits for a state, while all processes run.
+    pub fn wait(&mut self, what: &str, mut look: impl FnMut(&Site) -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !look(self)? {
+            for (name, child) in &mut self.processes {
+                if let Some(status) = child.try_wait()? {
+                    let log = self.folder.join(format!("{name}.out"));
+                    let said = fs::read_to_string(log).unwrap_or_default();
+                    bail!("{name} has ended ({status}): {}", said.trim());
+                }
+            }
+            ensure!(start.elapsed() < START, "{what}: not after {} s", START.as_secs());
+            thread::sleep(POLL_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// What the client's threads ask.
+    pub fn targets(&self) -> [&'static str; 2] {
+        match self.row.contestant {
+            Contestant::Direct => ORIGINS.map(|(_, address)| address),
+            Contestant::PorticoSocket => [VIP; 2],
+            _ => [BALANCER; 2],
+        }
+    }
+
+    /// Requests that each origin has had so far.
+    pub fn served(&self) -> Result<BTreeMap<String, u64>> {
+        let one = |name: &str| {
+            self.on_thread(name, || {
+                get("127.0.0.1", STATUS_PORT, "/").and_then(|t| requests(&t))
+            })
+        };
+        ORIGINS
+            .iter()
+            .map(|(name, _)| Ok(((*name).to_owned(), one(name)?)))
+            .collect()
+    }
+
+    /// Seconds of processor time that the balancer's processes have used.
+    pub fn balancer_cpu(&self) -> f64 {
+        self.balancers.iter().map(|pid| cpu_seconds(*pid)).sum()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.processes {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in ["client", "lb", "node", ORIGINS[0].0, ORIGINS[1].0] {
+            let _ = cmd::output(cmd::lab("ip").args(["netns", "del", &self.namespace(name)]));
+        }
+        for group in &self.groups {
+            let _ = fs::remove_dir(group);
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// nginx with one process, and modules of the distribution.
+pub fn nginx_config(folder: &Path, blocks: &str) -> String {
+    let at = folder.display();
+    format!(
+        "include /etc/nginx/modules-enabled/*.conf;\ndaemon off; master_process off; worker_processes 1;\n\
+         pid {at}/nginx.pid; error_log stderr;\nevents {{ worker_connections 8192; }}\n{blocks}\n"
+    )
+}
+
+/// What every http block of ours begins with.
+pub fn http_preamble(folder: &Path) -> String {
+    let at = folder.display();
+    let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {at}/{name};"))
+        .join(" ");
+    format!("access_log off; sendfile on; keepalive_requests 100000000; {folders}")
+}
+
+/// Asks over HTTP; the body.
+pub fn get(address: &str, port: u16, target: &str) -> Result<String> {
+    let address = SocketAddrV4::new(address.parse()?, port);
+    let mut stream = TcpStream::connect_timeout(&address.into(), START)?;
+    stream.set_read_timeout(Some(START))?;
+    write!(
+        stream,
+        "GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no whole answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{address}{target}: {answer}");
+    Ok(body.to_owned())
+}
+
+/// From nginx's stub_status: the third number of its third line.
+fn requests(status: &str) -> Result<u64> {
+    let line = status
+        .lines()
+        .nth(2)
+        .and_then(|line| line.split_whitespace().nth(2));
+    line.and_then(|word| word.parse().ok())
+        .with_context(|| format!("nginx's status: {status}"))
+}
+
+/// Where cgroup2 is mounted.
+fn cgroup2() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    lines.find_map(|words| (words.get(2) == Some(&"cgroup2")).then(|| PathBuf::from(words[1])))
+}
+
+/// Of all threads, from the scheduler's own clock.
+fn cpu_seconds(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let nanoseconds = tasks.map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        text.split(' ')
+            .next()
+            .and_then(|word| word.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_an_origin_is_read() {
+        let text = "Active connections: 1 \nserver accepts handled requests\n 5 5 31 \nReading: 0 Writing: 1 Waiting: 0 \n";
+        assert_eq!(requests(text).unwrap(), 31);
+        assert!(requests("404").is_err());
+    }
+}

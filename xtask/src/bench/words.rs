@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the figures say, in sentences, and whether the project's targets are met.
+
+use super::{
+    markdown::{capitalized, grouped, interval},
+    plan::{Contestant, Row, Workload},
+    results::Results,
+    stats::Estimate,
+};
+
+/// A bound on what a contestant adds, from the issue that asked for this bench.
+pub struct Target {
+    pub title: &'static str,
+    pub unit: &'static str,
+    pub limit: f64,
+    pub measured: f64,
+    pub met: bool,
+}
+
+/// In instructions: contestant, workload, the most that it may add to the direct way.
+const TARGETS: [(Contestant, Workload, f64); 5] = [
+    (Contestant::PorticoSocket, Workload::KeepAlive, 200.0),
+    (Contestant::PorticoSocket, Workload::Connections, 3000.0),
+    (Contestant::PorticoTc, Workload::KeepAlive, 4500.0),
+    (Contestant::PorticoTc, Workload::Connections, 10_000.0),
+    (Contestant::PorticoL7, Workload::KeepAlive, 53_800.0),
+];
+
+/// Targets with what was measured; none when the figures are no instructions.
+pub fn targets(results: &Results) -> Vec<Target> {
+    let measured = |(contestant, workload, limit): (Contestant, Workload, f64)| {
+        let added = results.added(
+            Row {
+                contestant,
+                services: 1,
+            },
+            workload,
+        )?;
+        Some(Target {
+            title: contestant.title(),
+            unit: workload.unit(),
+            limit,
+            measured: added.value,
+            met: added.value <= limit,
+        })
+    };
+    if results.plan.counted.is_none() {
+        return Vec::new();
+    }
+    TARGETS.into_iter().filter_map(measured).collect()
+}
+
+/// One sentence for each thing that can be said.
+pub fn findings(results: &Results) -> Vec<String> {
+    let mut found = Vec::new();
+    for workload in [Workload::KeepAlive, Workload::Connections] {
+        found.extend(claim(results, workload));
+        found.extend(summary(results, workload));
+    }
+    for contestant in Contestant::ALL {
+        found.extend(flatness(results, contestant));
+    }
+    found
+}
+
+/// The article's claim: "much faster than nginx or HAProxy".
+fn claim(results: &Results, workload: Workload) -> Option<String> {
+    let added = |contestant| {
+        results.added(
+            Row {
+                contestant,
+                services: 1,
+            },
+            workload,
+        )
+    };
+    let ipvs = added(Contestant::IpvsNat)?;
+    let userspace = [
+        Contestant::HaproxyTcp,
+        Contestant::NginxStream,
+        Contestant::HaproxyHttp,
+        Contestant::NginxHttp,
+    ];
+    let factors: Vec<(Contestant, Estimate)> = userspace
+        .into_iter()
+        .filter_map(|contestant| Some((contestant, added(contestant)?)))
+        .collect();
+    let (least, most) = (
+        factors.iter().map(|(_, cost)| cost.value).reduce(f64::min)?,
+        factors.iter().map(|(_, cost)| cost.value).reduce(f64::max)?,
+    );
+    if ipvs.value <= 0.0 {
+        return Some(format!(
+            "With {}, what IPVS adds cannot be told from nothing ({}).",
+            workload.title(),
+            interval(ipvs)
+        ));
+    }
+    let (dearer, others): (Vec<_>, Vec<_>) = factors.iter().partition(|(_, cost)| cost.low > ipvs.high);
+    let names = |list: &[&(Contestant, Estimate)]| {
+        let names: Vec<&str> = list.iter().map(|(contestant, _)| contestant.title()).collect();
+        names.join(", ")
+    };
+    let verdict = match (dearer.is_empty(), others.is_empty()) {
+        (_, true) => "confirmed".to_owned(),
+        (true, _) => "refuted".to_owned(),
+        _ => format!("true of {}, and not of {}", names(&dearer), names(&others)),
+    };
+    let (low, high) = (least / ipvs.value, most / ipvs.value);
+    Some(format!(
+        "\"IPVS is much faster than nginx or HAProxy\", for {}: {verdict}. They add {low:.1} to {high:.1} times \
+         what IPVS adds ({} {} per {}).",
+        workload.title(),
+        grouped(ipvs.value),
+        results.unit(),
+        workload.unit()
+    ))
+}
+
+/// What each contestant adds, cheapest first.
+fn summary(results: &Results, workload: Workload) -> Option<String> {
+    let mut costs: Vec<(Contestant, Estimate)> = Contestant::ALL
+        .into_iter()
+        .filter(|contestant| *contestant != Contestant::Direct)
+        .filter_map(|contestant| {
+            Some((
+                contestant,
+                results.added(
+                    Row {
+                        contestant,
+                        services: 1,
+                    },
+                    workload,
+                )?,
+            ))
+        })
+        .collect();
+    costs.sort_by(|a, b| a.1.value.total_cmp(&b.1.value));
+    let each: Vec<String> = costs
+        .iter()
+        .map(|(contestant, cost)| {
+            let noise = if cost.contains(0.0) { ", noise" } else { "" };
+            format!("{} ({}{noise})", contestant.title(), grouped(cost.value))
+        })
+        .collect();
+    let direct = results.cost(Row::DIRECT, workload)?;
+    (!each.is_empty()).then(|| {
+        format!(
+            "{}: added to the {} {} of the direct way, cheapest first: {}.",
+            capitalized(workload.title()),
+            grouped(direct.value),
+            results.unit(),
+            each.join(", ")
+        )
+    })
+}
+
+/// How far a cost may differ between few services and many and still be called flat.
+const FLAT: f64 = 0.05;
+
+fn flatness(results: &Results, contestant: Contestant) -> Option<String> {
+    let cost = |row: Row| Some((row.services, results.cost(row, Workload::KeepAlive)?.value));
+    let rows = results
+        .plan
+        .rows
+        .iter()
+        .filter(|row| row.contestant == contestant);
+    let costs: Vec<(u32, f64)> = rows.filter_map(|row| cost(*row)).collect();
+    let ((few, first), (many, last)) = (*costs.first()?, *costs.last()?);
+    if few == many {
+        return None;
+    }
+    let change = last / first - 1.0;
+    let verdict = if change.abs() <= FLAT { "flat" } else { "not flat" };
+    Some(format!(
+        "{} is {verdict} in the number of services: from {few} to {many}, a kept request changes by {:+.1} %.",
+        contestant.title(),
+        change * 100.0
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{
+        super::{
+            plan::Plan,
+            results::{Environment, Sample},
+        },
+        *,
+    };
+
+    fn results(costs: &[(Contestant, u32, f64)]) -> Results {
+        let rows: Vec<Row> = costs
+            .iter()
+            .map(|(contestant, services, _)| Row {
+                contestant: *contestant,
+                services: *services,
+            })
+            .collect();
+        let sample = |(contestant, services, cost): &(Contestant, u32, f64), round: u32| Sample {
+            row: Row {
+                contestant: *contestant,
+                services: *services,
+            },
+            workload: Workload::KeepAlive,
+            round,
+            requests: 1000,
+            seconds: 1.0,
+            cost: cost + f64::from(round),
+            idle: 0.0,
+            balancer_cpu: 0.0,
+            softirq: 0.0,
+            latency: vec![1.0; 4],
+            shares: BTreeMap::new(),
+            void: None,
+        };
+        Results {
+            plan: Plan {
+                rows,
+                workloads: vec![Workload::KeepAlive],
+                rounds: 3,
+                seconds: 1,
+                connections: 8,
+                counted: Some(0),
+                seed: 1,
+            },
+            environment: Environment::default(),
+            left_out: Vec::new(),
+            samples: costs
+                .iter()
+                .flat_map(|cost| (0..3).map(move |round| sample(cost, round)))
+                .collect(),
+            complete: true,
+        }
+    }
+
+    #[test]
+    fn the_claim_follows_from_the_figures() {
+        let ipvs = |cost| (Contestant::IpvsNat, 1, cost);
+        let direct = (Contestant::Direct, 1, 50_000.0);
+        let nginx = (Contestant::NginxHttp, 1, 100_000.0);
+        let text = findings(&results(&[direct, ipvs(57_500.0), nginx])).join("\n");
+        assert!(
+            text.contains("confirmed") && text.contains("6.7 to 6.7 times"),
+            "{text}"
+        );
+        let text = findings(&results(&[direct, ipvs(120_000.0), nginx])).join("\n");
+        assert!(text.contains("refuted"), "{text}");
+    }
+
+    #[test]
+    fn targets_and_flatness_are_judged() {
+        let results = results(&[
+            (Contestant::Direct, 1, 50_000.0),
+            (Contestant::PorticoTc, 1, 54_000.0),
+            (Contestant::PorticoTc, 1000, 60_000.0),
+            (Contestant::PorticoSocket, 1, 50_900.0),
+            (Contestant::PorticoSocket, 1000, 50_901.0),
+        ]);
+        let met: Vec<(&str, bool)> = targets(&results)
+            .iter()
+            .map(|target| (target.title, target.met))
+            .collect();
+        assert_eq!(
+            met,
+            [("Portico socket hooks", false), ("Portico tc (preserve)", true)]
+        );
+        let text = findings(&results).join("\n");
+        assert!(text.contains("Portico tc (preserve) is not flat"), "{text}");
+        assert!(text.contains("Portico socket hooks is flat"), "{text}");
+    }
+}
