@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The proxy as a process: what a SIGKILL leaves, and what never comes out of it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const BASE: &str = "/v1/docker-flow-proxy";
+
+struct Proxy {
+    child: Child,
+    api: u16,
+    data: u16,
+}
+
+impl Proxy {
+    fn start(dir: &Path, change: impl FnOnce(&mut Command)) -> Proxy {
+        let free = || {
+            TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port()
+        };
+        let (api, data) = (free(), free());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+        command
+            .args([
+                "proxy",
+                "--listen",
+                "127.0.0.1",
+                "--ip",
+                "127.0.0.1",
+                "--workers",
+                "2",
+            ])
+            .args([
+                "--port",
+                &api.to_string(),
+                "--default-ports",
+                &data.to_string(),
+                "--state",
+            ])
+            .arg(dir.join("state"))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(File::create(dir.join("stdout")).unwrap())
+            .stderr(File::create(dir.join("stderr")).unwrap());
+        change(&mut command);
+        let child = command.spawn().unwrap();
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", api)).is_err() {
+            assert!(
+                began.elapsed() < DEADLINE,
+                "{}",
+                std::fs::read_to_string(dir.join("stderr")).unwrap()
+            );
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        Proxy { child, api, data }
+    }
+
+    /// Status and whole answer; nothing when the connection breaks.
+    fn get(&self, port: u16, target: &str, fields: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer))
+    }
+
+    fn kill(mut self) {
+        // SIGKILL: nothing of the process runs any more.
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn what_was_answered_with_200_is_there_after_a_sigkill() {
+    const CLIENTS: usize = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let mut want: BTreeSet<String> = BTreeSet::new();
+    for round in 0..3 {
+        let proxy = Proxy::start(dir.path(), |_| {});
+        let added = Mutex::new(BTreeSet::new());
+        let removed = Mutex::new(BTreeSet::new());
+        let (done, dead) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (proxy, added, removed, done, dead) = (&proxy, &added, &removed, &done, &dead);
+                scope.spawn(move || {
+                    for number in 0.. {
+                        if dead.load(Ordering::SeqCst) {
+                            return;
+                        }
+                        let name = format!("r{round}c{client}n{number}");
+                        let query =
+                            format!("{BASE}/reconfigure?serviceName={name}&servicePath=/{name}&port=1");
+                        if proxy
+                            .get(proxy.api, &query, "")
+                            .is_some_and(|(status, _)| status == 200)
+                        {
+                            added.lock().unwrap().insert(name.clone());
+                            done.fetch_add(1, Ordering::SeqCst);
+                        }
+                        let gone = format!("{BASE}/remove?serviceName={name}");
+                        // A removal that was not answered may have happened or not.
+                        if number % 5 == 0 {
+                            added.lock().unwrap().remove(&name);
+                            if proxy
+                                .get(proxy.api, &gone, "")
+                                .is_some_and(|(status, _)| status == 200)
+                            {
+                                removed.lock().unwrap().insert(name);
+                            }
+                        }
+                    }
+                });
+            }
+            let began = Instant::now();
+            while done.load(Ordering::SeqCst) < 60 {
+                assert!(
+                    began.elapsed() < DEADLINE,
+                    "only {} calls",
+                    done.load(Ordering::SeqCst)
+                );
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            let pid = i32::try_from(proxy.child.id()).unwrap();
+            // SAFETY: a signal to a child that has not been waited for.
+            assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+            dead.store(true, Ordering::SeqCst);
+        });
+        proxy.kill();
+        want.extend(added.into_inner().unwrap());
+        let again = Proxy::start(dir.path(), |_| {});
+        let (_, config) = again
+            .get(again.api, &format!("{BASE}/config?type=json"), "")
+            .unwrap();
+        let has = |name: &str| config.contains(&format!("\"ServiceName\":\"{name}\""));
+        let lost: Vec<_> = want.iter().filter(|name| !has(name)).collect();
+        assert!(lost.is_empty(), "round {round}: lost {lost:?} of {}", want.len());
+        let back: Vec<_> = removed
+            .into_inner()
+            .unwrap()
+            .into_iter()
+            .filter(|name| has(name))
+            .collect();
+        assert!(back.is_empty(), "round {round}: back again {back:?}");
+        again.kill();
+    }
+}
+
+#[test]
+fn a_planted_secret_comes_out_nowhere() {
+    const PLANTED: [&str; 3] = ["planted-password", "planted-token", "planted-key"];
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "planted-token\n").unwrap();
+    let token = dir.path().join("token");
+    let proxy = Proxy::start(dir.path(), |command| {
+        command
+            .env("PORTICO_ADMIN_TOKEN_FILE", &token)
+            .env("PORTICO_LOG", "trace")
+            .env("DEBUG", "true")
+            .env("USERS", "global:planted-password")
+            .env("PORTICO_SIBLINGS", "127.0.0.1:1");
+    });
+    let field = "Authorization: Bearer planted-token\r\n";
+    let mut seen = String::new();
+    for query in [
+        "reconfigure?serviceName=a&servicePath=/a&port=1&users=u:planted-password",
+        "reconfigure?serviceName=a&servicePath=/a&port=x&users=u:planted-password",
+        "reconfigure?serviceName=b&servicePath=/b&port=1&serviceCert=planted-key",
+        "reconfigure?serviceName=a&users=u:planted-password&serviceCert=planted-key",
+        "reconfigure?serviceName=a&servicePath=/a&port=1&users=u:planted-password&distribute=true",
+        "reconfigure?serviceName=a&servicePath=/a&port=1&users=u:planted-password&persist=true",
+        "config",
+        "config?type=json",
+        "certs",
+        "metrics",
+        "reload?recreate=true",
+        "remove?serviceName=unknown&users=u:planted-password",
+    ] {
+        let (_, answer) = proxy.get(proxy.api, &format!("{BASE}/{query}"), field).unwrap();
+        seen.push_str(&answer);
+    }
+    seen.push_str(&proxy.get(proxy.api, "/metrics", field).unwrap().1);
+    // Wrong credentials, refused and echoed nowhere.
+    let wrong = "Authorization: Basic cGxhbnRlZC1wYXNzd29yZDpwbGFudGVkLXBhc3N3b3Jk\r\n";
+    let (status, answer) = proxy.get(proxy.data, "/a", wrong).unwrap();
+    assert_eq!(status, 401);
+    seen.push_str(&answer);
+    seen.push_str(
+        &proxy
+            .get(
+                proxy.api,
+                &format!("{BASE}/config"),
+                "Authorization: Bearer planted-toke\r\n",
+            )
+            .unwrap()
+            .1,
+    );
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", proxy.child.id())).unwrap();
+    seen.push_str(&arguments);
+    proxy.kill();
+    for file in ["stdout", "stderr"] {
+        let text = std::fs::read_to_string(dir.path().join(file)).unwrap();
+        assert!(!text.is_empty(), "{file} says something");
+        seen.push_str(&text);
+    }
+    for planted in PLANTED {
+        let at = seen.find(planted);
+        assert!(
+            at.is_none(),
+            "{planted}: {}",
+            &seen[at.unwrap().saturating_sub(300)..at.unwrap()]
+        );
+    }
+    assert!(!seen.contains("cGxhbnRlZC1wYXNzd29yZ"), "nor in base64");
+    // The one place that has them is its owner's alone.
+    let state = dir.path().join("state/services.json");
+    assert!(
+        std::fs::read_to_string(&state)
+            .unwrap()
+            .contains("planted-password")
+    );
+    assert_eq!(
+        std::fs::metadata(&state).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
