@@ -49,6 +49,7 @@ pub mod metrics;
 pub mod refusal;
 pub mod request;
 pub mod resolver;
+pub mod stats;
 pub mod tunnel;
 pub mod upstream;
 pub mod worker;

@@ -22,6 +22,7 @@ use super::peers::{self, Peers};
 use super::settings::Settings;
 use super::spec::ServiceSpec;
 use super::state::Keeper;
+use super::stats::rates::Rates;
 use super::table::Table;
 use super::{labels, limits};
 
@@ -33,6 +34,7 @@ mod views;
 
 use answer::{Answer, TEXT, certs, moved, plain, respond};
 pub use guard::Guard;
+pub use views::count_rates;
 
 const PREFIX: &str = "/v1/docker-flow-proxy/";
 /// Every path that is served, without the slash that is redirected away.
@@ -70,6 +72,8 @@ pub struct Api {
     pub listener_answered: AtomicBool,
     /// What is known of the labels.
     pub labels: labels::State,
+    /// Sessions per second.
+    pub rates: Mutex<Rates>,
 }
 
 /// Accepts connections for as long as it is polled.
@@ -149,11 +153,7 @@ impl Api {
             }
             "cert" => certs(StatusCode::NOT_IMPLEMENTED, "Certificates are not supported yet"),
             "certs" => certs(StatusCode::OK, ""),
-            "metrics" => plain(
-                StatusCode::NOT_IMPLEMENTED,
-                TEXT,
-                "HAProxy's statistics are not supported; Prometheus text is at /metrics\n".into(),
-            ),
+            "metrics" => self.csv(&params, path).await,
             _ => plain(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
         }
     }

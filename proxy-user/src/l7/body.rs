@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -19,6 +20,7 @@ use super::conn::ConnState;
 use super::limits;
 use super::refusal::Refusal;
 use super::request::LogEntry;
+use super::stats::{BytesIn, InProgress};
 use super::upstream::h1::Broken;
 use super::upstream::response::ResponseBody;
 
@@ -112,6 +114,8 @@ pub struct ClientBody {
     pub timeout: Duration,
     /// Armed when the client keeps us waiting.
     pub sleep: Option<Pin<Box<Sleep>>>,
+    /// Counts what arrives.
+    pub count: Option<BytesIn>,
 }
 
 impl Body for ToUpstream {
@@ -161,7 +165,12 @@ impl ClientBody {
                 self.progress.awaits_client.set(false);
                 self.progress.last.set(Instant::now());
                 match frame {
-                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                    Some(Ok(frame)) => {
+                        if let (Some(count), Some(data)) = (&self.count, frame.data_ref()) {
+                            count.add(data.len());
+                        }
+                        Poll::Ready(Some(Ok(frame)))
+                    }
                     Some(Err(_)) => fail(&self.progress, Refusal::BodyInvalid),
                     None => Poll::Ready(None),
                 }
@@ -205,6 +214,8 @@ pub struct RequestEnd {
     pub conn: Arc<ConnState>,
     /// The access log's line.
     pub log: Option<Box<LogEntry>>,
+    /// What is counted of the backend that has it.
+    pub backend: Option<InProgress>,
 }
 
 impl Drop for RequestEnd {
@@ -218,6 +229,9 @@ impl Drop for RequestEnd {
 
 impl RequestEnd {
     fn count(&mut self, bytes: usize) {
+        if let Some(backend) = &self.backend {
+            backend.shard().bytes_out.add(bytes as u64);
+        }
         if let Some(log) = &mut self.log {
             log.bytes += bytes as u64;
         }
@@ -225,6 +239,13 @@ impl RequestEnd {
 }
 
 impl Outgoing {
+    /// Counts the answer by its status.
+    pub fn responded(&self, status: StatusCode) {
+        if let Some(backend) = &self.end.backend {
+            backend.responded(status);
+        }
+    }
+
     /// A body that is known whole.
     pub fn full(bytes: Bytes, end: RequestEnd) -> Self {
         Outgoing {

@@ -23,6 +23,7 @@ use super::params::Problem;
 use super::router::{CompiledService, Matcher, RedirectWhen, Rule, SortKey};
 use super::settings::{ConnectionMode, Settings};
 use super::spec::{DestSpec, ServiceSpec};
+use super::stats::Backends;
 use super::stream;
 use super::upstream::{Target, Upstream};
 
@@ -38,6 +39,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// Of all services.
     pub upstreams: &'a mut dyn Upstreams,
+    /// Of all services.
+    pub backends: &'a mut Backends,
 }
 
 /// Compiles a service.
@@ -175,6 +178,7 @@ impl<'a> Shared<'a> {
                 ..p
             })
         };
+        let backend_name = |port: u16| format!("{}-be{port}_{}", self.spec.sort_name(), dest.index);
         if !dest.port.is_empty() {
             let port = dest.port.parse().ok().filter(|port| *port != 0);
             let port = port
@@ -184,6 +188,9 @@ impl<'a> Shared<'a> {
                 policy: self.policy(dest, context, true)?,
                 upstream: context.upstreams.intern(target(port, context)?),
                 is_default: self.spec.is_default_backend,
+                stats: context
+                    .backends
+                    .intern(backend_name(port), &self.spec.service_name),
             });
         }
         if dest.https_port != 0 {
@@ -201,6 +208,10 @@ impl<'a> Shared<'a> {
                 policy: self.policy(dest, context, false)?,
                 upstream: context.upstreams.intern(target(dest.https_port, context)?),
                 is_default: false,
+                stats: context.backends.intern(
+                    format!("https-{}", backend_name(dest.https_port)),
+                    &self.spec.service_name,
+                ),
             });
         }
         Ok(())

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::limits;
+use super::metrics::Counters;
 use super::refusal::Refusal;
 use super::request::{self, Client};
 use super::settings::Timeouts;
@@ -132,6 +133,16 @@ fn step(timeouts: &Timeouts) -> Duration {
 struct Watched {
     stream: TcpStream,
     state: Arc<ConnState>,
+    counters: Arc<Counters>,
+}
+
+impl Watched {
+    fn wrote(&self, result: &Poll<std::io::Result<usize>>) {
+        self.state.write_went(result.is_ready());
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.counters.bytes_out.add(*bytes as u64);
+        }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -143,8 +154,10 @@ impl AsyncRead for Watched {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let read = buf.filled().len() - before;
+        if read > 0 {
             this.state.bytes_arrived();
+            this.counters.bytes_in.add(read as u64);
         }
         result
     }
@@ -154,7 +167,7 @@ impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.state.write_went(result.is_ready());
+        this.wrote(&result);
         result
     }
 
@@ -165,7 +178,7 @@ impl AsyncWrite for Watched {
     ) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.state.write_went(result.is_ready());
+        this.wrote(&result);
         result
     }
 
@@ -190,6 +203,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, client: std::net::Sock
     let io = TokioIo::new(Watched {
         stream,
         state: state.clone(),
+        counters: worker.counters.clone(),
     });
     let service = service_fn(move |request| request::handle(client.clone(), request));
     let conn = http1::Builder::new()

@@ -266,6 +266,9 @@ pub const LABELS_RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// Attempts to write labels while somebody else writes as well: each needs another writer within a few milliseconds.
 pub const PERSIST_ATTEMPTS_MAX: usize = 5;
 
+/// How often totals are looked at to make rates of them: HAProxy's are per second.
+pub const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Length of the queue of connections that the kernel holds for a listener.
 pub const BACKLOG: i32 = 4096;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::refusal::Refusal;
+use super::stats;
 
 /// What a worker counts. Only its worker writes, so an addition is a load and a store.
 #[repr(align(128))]
@@ -17,6 +18,12 @@ pub struct Counters {
     pub connections: Cell,
     /// Client connections that are open.
     pub connections_open: Cell,
+    /// The most that were open at a time.
+    pub connections_open_max: Cell,
+    /// Bytes from clients of HTTP, as they were on the connection.
+    pub bytes_in: Cell,
+    /// Bytes to them.
+    pub bytes_out: Cell,
     /// Connections that were opened to upstreams.
     pub upstream_connects: Cell,
     /// Requests that went over a connection that had served another.
@@ -57,7 +64,7 @@ impl Default for Refused {
 }
 
 /// A counter with one writer.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
 
 impl Cell {
@@ -90,7 +97,20 @@ impl Counters {
 
     /// Counts an answer by its class.
     pub fn responded(&self, status: hyper::StatusCode) {
-        self.responses[usize::from(status.as_u16() / 100).min(5)].up();
+        self.responses[stats::class(status)].up();
+    }
+
+    /// Answers of a class: other, 1xx … 5xx.
+    pub fn responses(&self, class: usize) -> u64 {
+        self.responses[class].get()
+    }
+
+    /// Refusals with this status.
+    pub fn refused_with(&self, status: u16) -> u64 {
+        let with = Refusal::ALL
+            .iter()
+            .filter(|refusal| refusal.status().as_u16() == status);
+        with.map(|refusal| self.refused.0[*refusal as usize].get()).sum()
     }
 }
 

@@ -30,6 +30,7 @@ use super::headers::{append_forwarded_for, has_token, strip_hop_by_hop};
 use super::limits;
 use super::refusal::Refusal;
 use super::router::{FrontRedirect, RedirectWhen, Route, Rule, Subject};
+use super::stats::{BytesIn, InProgress};
 use super::tunnel;
 use super::upstream::response::ResponseBody;
 use super::upstream::send::{Call, Reply, Rest};
@@ -85,6 +86,7 @@ pub async fn handle(
     let mut end = RequestEnd {
         conn: client.state.clone(),
         log,
+        backend: None,
     };
     let is_old = request.version() == Version::HTTP_10;
     let response = match forward(&client, request, &mut end).await {
@@ -112,6 +114,7 @@ pub async fn handle(
         Err(refusal) => refuse(&client, refusal, end),
     };
     client.worker.counters.responded(response.status());
+    response.body().responded(response.status());
     Ok(response)
 }
 
@@ -149,6 +152,7 @@ async fn forward(
     if let Some(log) = &mut end.log {
         log.backend = service.name.to_string();
     }
+    end.backend = Some(worker.in_progress(&rule.stats));
     if !rule.policy.addresses.admits(client.ip()) {
         return Err(Refusal::AddressDenied);
     }
@@ -164,7 +168,8 @@ async fn forward(
     let wish = rule.policy.compression.as_ref().and_then(|c| c.wish(&request));
     let (parts, body) = request.into_parts();
     let head = upstream_head(parts, &rule.policy, &rule.upstream, &host, client)?;
-    let reply = send(client, rule, head, &host, upgrade.as_ref(), body).await?;
+    let count = end.backend.as_ref().map(InProgress::bytes_in);
+    let reply = send(client, rule, head, &host, upgrade.as_ref(), body, count).await?;
     respond(client, reply, rule, upgrade, wish)
 }
 
@@ -379,6 +384,7 @@ async fn send(
     host: &str,
     upgrade: Option<&Upgrade>,
     body: Incoming,
+    count: Option<BytesIn>,
 ) -> Result<Reply, Refusal> {
     let worker = &client.worker;
     let (mut body_to_send, mut progress, mut opener) = (ToUpstream::Empty, None, None);
@@ -398,6 +404,7 @@ async fn send(
             progress: shared,
             timeout: worker.shared.settings.timeouts.client,
             sleep: None,
+            count,
         });
     }
     let call = Call {
@@ -483,6 +490,9 @@ fn clean_response(headers: &mut HeaderMap, policy: &Policy) {
 
 fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Outgoing> {
     client.worker.counters.refused(refusal);
+    if let Some(backend) = &end.backend {
+        backend.refused(refusal);
+    }
     note(&mut end, refusal.status());
     let page = client.worker.shared.settings.error_pages.page(refusal);
     let mut response = Response::new(Outgoing::full(page.body, end));

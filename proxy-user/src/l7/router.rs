@@ -13,6 +13,7 @@ use regex::Regex;
 
 use super::compile::Policy;
 use super::domain::DomainPattern;
+use super::stats::Backend;
 use super::stream::table::{StreamDest, StreamTable};
 use super::upstream::Upstream;
 
@@ -78,6 +79,8 @@ pub struct Rule {
     pub upstream: Arc<Upstream>,
     /// Takes what no rule takes.
     pub is_default: bool,
+    /// What is counted of it.
+    pub stats: Arc<Backend>,
 }
 
 /// A redirect of the frontend.

@@ -110,8 +110,7 @@ impl Proxy {
             let (shared, stopped) = (shared.clone(), stopped.clone());
             threads.push(thread(&format!("worker-{index}"), move |runtime| {
                 let local = tokio::task::LocalSet::new();
-                let seed = std::process::id().wrapping_add(index as u32);
-                let run = worker::run(shared, counters, seed, listeners, stopped);
+                let run = worker::run(shared, counters, index, listeners, stopped);
                 if let Err(error) = local.block_on(&runtime, run) {
                     tracing::error!(%error, "worker ended");
                 }
@@ -135,12 +134,14 @@ impl Proxy {
                     guard,
                     listener_answered: AtomicBool::new(false),
                     labels: labels::State::default(),
+                    rates: Mutex::default(),
                     table: Mutex::new(table),
                     keeper,
                     peers: Peers::new(&settings, api_address.port()),
                     counters,
                     settings,
                 });
+                tokio::spawn(api::count_rates(api.clone()));
                 let sources = async {
                     let watched = (api.settings.listener.clone(), api.settings.docker.clone());
                     let listener = async {

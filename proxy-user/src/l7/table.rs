@@ -20,6 +20,7 @@ use super::router::{CompiledService, Snapshot};
 use super::settings::{ServiceDefaults, Settings};
 use super::source::{Clock, Kept, KeptService, Source};
 use super::spec::ServiceSpec;
+use super::stats::Backends;
 use super::upstream::{Target, Upstream};
 
 /// All services. *Lifetime*: the process. *Limits*: [`limits::REMOVALS_MAX`] remembered removals; services cost a few
@@ -27,6 +28,7 @@ use super::upstream::{Target, Upstream};
 pub struct Table {
     services: BTreeMap<String, Service>,
     upstreams: UpstreamSlots,
+    backends: Backends,
     snapshot: Arc<ArcSwap<Snapshot>>,
     settings: Settings,
     clock: Clock,
@@ -65,6 +67,7 @@ impl Table {
         Table {
             services: BTreeMap::new(),
             upstreams: UpstreamSlots::default(),
+            backends: Backends::new(settings.workers),
             snapshot,
             settings,
             clock: Clock::default(),
@@ -216,6 +219,7 @@ impl Table {
         let mut context = Context {
             settings: &self.settings,
             upstreams: &mut self.upstreams,
+            backends: &mut self.backends,
         };
         for entry in self
             .services
@@ -333,6 +337,7 @@ impl Table {
         let mut context = Context {
             settings: &self.settings,
             upstreams: &mut self.upstreams,
+            backends: &mut self.backends,
         };
         compile(spec, &mut context)
     }

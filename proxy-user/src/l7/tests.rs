@@ -26,6 +26,7 @@ mod policies;
 mod refusals;
 mod replicas;
 mod shares;
+mod statistics;
 mod streams;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -21,6 +21,7 @@ use super::refusal::Refusal;
 use super::resolver::Resolver;
 use super::router::Snapshot;
 use super::settings::Settings;
+use super::stats::{Backend, InProgress, Ours};
 use super::upstream::Upstream;
 use super::upstream::balance::Random;
 use super::upstream::group::{Group, jittered};
@@ -65,6 +66,9 @@ pub struct Worker {
     pub draining: Cell<bool>,
     rules: RefCell<Rc<Rules>>,
     groups: RefCell<Vec<Option<Rc<Group>>>>,
+    backends: RefCell<Vec<Option<Rc<Ours>>>>,
+    /// Which of the workers.
+    pub index: usize,
     open: Cell<usize>,
     ended: Notify,
     random: Cell<u32>,
@@ -112,10 +116,33 @@ impl Worker {
         group
     }
 
+    /// Counts a request of a backend. The worker has a reference of its own, so that requests do not write to a count
+    /// that other workers share.
+    pub fn in_progress(&self, backend: &Arc<Backend>) -> InProgress {
+        let mut backends = self.backends.borrow_mut();
+        if backends.len() <= backend.slot {
+            backends.resize_with(backend.slot + 1, || None);
+        }
+        let ours = match &backends[backend.slot] {
+            Some(ours) if Arc::ptr_eq(&ours.0, backend) => ours.clone(),
+            _ => {
+                let ours = Rc::new(Ours(backend.clone()));
+                backends[backend.slot] = Some(ours.clone());
+                ours
+            }
+        };
+        InProgress::begin(ours, self.index)
+    }
+
     /// Marks something as open until the mark is dropped.
     pub fn open(self: &Rc<Self>) -> Open {
         self.counters.connections_open.up();
         self.open.set(self.open.get() + 1);
+        let (open, max) = (
+            self.counters.connections_open.get(),
+            &self.counters.connections_open_max,
+        );
+        max.add(open.saturating_sub(max.get()));
         Open(self.clone())
     }
 
@@ -137,6 +164,15 @@ impl Worker {
     fn tick(self: &Rc<Self>) {
         // A worker without requests lets go of an old snapshot here, and so of its upstream slots.
         drop(self.rules());
+        // A backend whose rule is gone must not be counted for ever.
+        for slot in self.backends.borrow_mut().iter_mut() {
+            if slot
+                .as_ref()
+                .is_some_and(|backend| Rc::strong_count(backend) == 1)
+            {
+                *slot = None;
+            }
+        }
         let now = Instant::now();
         for slot in self.groups.borrow_mut().iter_mut() {
             // Requests in flight hold what they need themselves.
@@ -157,11 +193,12 @@ impl Random for Worker {
 pub async fn run(
     shared: Arc<Shared>,
     counters: Arc<Counters>,
-    seed: u32,
+    index: usize,
     mut listeners: mpsc::UnboundedReceiver<Listener>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let drain_limit = shared.settings.drain;
+    let seed = std::process::id().wrapping_add(index as u32);
     let worker = Rc::new(Worker {
         rules: RefCell::new(Rc::new(Rules(shared.snapshot.load_full()))),
         counters,
@@ -172,6 +209,8 @@ pub async fn run(
         drain: Notify::new(),
         draining: Cell::new(false),
         groups: RefCell::default(),
+        backends: RefCell::default(),
+        index,
         open: Cell::new(0),
         ended: Notify::new(),
         random: Cell::new(seed.wrapping_mul(0x9E37_79B9) | 1),

@@ -3,17 +3,78 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
-use hyper::StatusCode;
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
 
 use super::Api;
 use super::answer::{Answer, TEXT, json, plain};
 use crate::l7::params::Params;
 use crate::l7::source::Source;
-use crate::l7::{metrics, spec};
+use crate::l7::stats::rows::{self, Kind, Row};
+use crate::l7::stats::{csv, prometheus};
+use crate::l7::{limits, metrics, spec};
+
+/// Looks at all totals once a second.
+pub async fn count_rates(api: std::sync::Arc<Api>) {
+    let mut tick = tokio::time::interval(limits::RATE_INTERVAL);
+    loop {
+        tick.tick().await;
+        let rows = api.rows();
+        let totals = rows.iter().filter(|row| row.kind != Kind::Backend).map(|row| {
+            let key = (row.proxy.clone(), row.server.clone());
+            (key, row.total)
+        });
+        api.rates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tick(totals);
+    }
+}
 
 impl Api {
+    fn rows(&self) -> Vec<Row> {
+        let snapshot = self.table().snapshot();
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rows::all(
+            &self.counters,
+            &snapshot,
+            self.settings.connections_max as u64,
+            &rates,
+        )
+    }
+
+    /// HAProxy's CSV; with `distribute` that of all replicas, one after the other.
+    pub(super) async fn csv(&self, params: &Params, path: &str) -> Answer {
+        if !params.flag("distribute") {
+            return plain(StatusCode::OK, TEXT, csv::render(&self.rows()));
+        }
+        let failed = |message: String| plain(StatusCode::INTERNAL_SERVER_ERROR, TEXT, message + "\n");
+        let addresses = self.peers.addresses().await;
+        if addresses.is_empty() {
+            return failed(format!("{} has no address", self.peers.describe()));
+        }
+        let mut all = String::new();
+        for address in addresses {
+            let limit = limits::DISTRIBUTE_TIMEOUT;
+            match self
+                .peers
+                .call(address, &Method::GET, path, &Bytes::new(), limit)
+                .await
+            {
+                Ok((StatusCode::OK, body)) => {
+                    all.push_str(String::from_utf8_lossy(&body).trim_end_matches('\n'));
+                    all.push('\n');
+                }
+                Ok((status, _)) => return failed(format!("{}: status {}", address.ip(), status.as_u16())),
+                Err(error) => return failed(format!("{}: {error}", address.ip())),
+            }
+        }
+        plain(StatusCode::OK, TEXT, all)
+    }
+
     pub(super) fn config(&self, params: &Params) -> Answer {
         let table = self.table();
         if params
@@ -116,6 +177,7 @@ impl Api {
                 u8::from(is_up)
             );
         }
+        prometheus::render(&mut text, &self.rows());
         plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 }

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Statistics of backends, as the original's dashboards name them.
+//!
+//! A backend is one destination of a service; its name and its server's are HAProxy's in the original. Each worker has
+//! a shard of its own, on cache lines of its own, and adds with a load and a store; a scrape adds the shards up.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+
+use hyper::StatusCode;
+
+use super::metrics::Cell;
+use super::refusal::Refusal;
+
+pub mod csv;
+pub mod prometheus;
+pub mod rates;
+pub mod rows;
+
+/// Counters of one backend. *Who writes it*: workers, each its shard. *Lifetime*: as long as a rule names it, also
+/// through changes of that rule.
+#[derive(Debug)]
+pub struct Backend {
+    /// Index of the workers' references.
+    pub slot: usize,
+    /// `go-demo-be8080_0`.
+    pub name: Box<str>,
+    /// The service's name.
+    pub server: Box<str>,
+    shards: Box<[Shard]>,
+}
+
+/// What one worker counts of one backend.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Shard {
+    /// Requests in progress.
+    pub current: Cell,
+    /// The most at a time.
+    pub max: Cell,
+    /// Requests.
+    pub total: Cell,
+    /// Bytes of request bodies.
+    pub bytes_in: Cell,
+    /// Bytes of response bodies.
+    pub bytes_out: Cell,
+    /// Requests that a policy refused.
+    pub denied: Cell,
+    /// Requests for which no connection could be had.
+    pub connection_errors: Cell,
+    /// Answers that were none.
+    pub response_errors: Cell,
+    /// By class: other, 1xx … 5xx.
+    pub responses: [Cell; 6],
+}
+
+impl Backend {
+    /// All shards.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+}
+
+/// A worker's own reference to a backend.
+pub struct Ours(pub Arc<Backend>);
+
+/// What one request's body adds to.
+pub struct BytesIn(Rc<Ours>, usize);
+
+impl BytesIn {
+    /// So many bytes have arrived.
+    pub fn add(&self, bytes: usize) {
+        self.0.0.shards[self.1].bytes_in.add(bytes as u64);
+    }
+}
+
+/// A request that a backend has, from the choice of the rule to the end of the answer.
+pub struct InProgress {
+    backend: Rc<Ours>,
+    worker: usize,
+}
+
+impl InProgress {
+    /// Counts a request that begins.
+    pub fn begin(backend: Rc<Ours>, worker: usize) -> Self {
+        let shard = &backend.0.shards[worker];
+        shard.total.up();
+        shard.current.up();
+        let current = shard.current.get();
+        if current > shard.max.get() {
+            shard.max.add(current - shard.max.get());
+        }
+        InProgress { backend, worker }
+    }
+
+    /// The worker's counters.
+    pub fn shard(&self) -> &Shard {
+        &self.backend.0.shards[self.worker]
+    }
+
+    /// What the request's body adds to.
+    pub fn bytes_in(&self) -> BytesIn {
+        BytesIn(self.backend.clone(), self.worker)
+    }
+
+    /// Counts an answer by its class.
+    pub fn responded(&self, status: StatusCode) {
+        self.shard().responses[class(status)].up();
+    }
+
+    /// Counts why there is none of the service's own.
+    pub fn refused(&self, refusal: Refusal) {
+        let shard = self.shard();
+        match (refusal, refusal.status()) {
+            (
+                Refusal::UpstreamUnresolved | Refusal::UpstreamUnreachable | Refusal::UpstreamConnectTimeout,
+                _,
+            ) => shard.connection_errors.up(),
+            (_, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) => shard.response_errors.up(),
+            (_, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => shard.denied.up(),
+            _ => {}
+        }
+    }
+
+    /// The backend's and the server's names.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.backend.0.name, &self.backend.0.server)
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.shard().current.down();
+    }
+}
+
+/// Index in [`Shard::responses`].
+pub fn class(status: StatusCode) -> usize {
+    match status.as_u16() / 100 {
+        class @ 1..=5 => usize::from(class),
+        _ => 0,
+    }
+}
+
+/// Numbers backends, so that a worker finds its reference by index.
+pub struct Backends {
+    workers: usize,
+    by_name: HashMap<(Box<str>, Box<str>), Weak<Backend>>,
+    slots: Vec<Weak<Backend>>,
+}
+
+impl Backends {
+    /// None yet, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Backends {
+            workers,
+            by_name: HashMap::new(),
+            slots: Vec::new(),
+        }
+    }
+
+    /// The backend of this name that is in use, or a new one.
+    pub fn intern(&mut self, name: String, server: &str) -> Arc<Backend> {
+        let key = (name.into_boxed_str(), Box::from(server));
+        if let Some(backend) = self.by_name.get(&key).and_then(Weak::upgrade) {
+            return backend;
+        }
+        let slot = match self.slots.iter().position(|slot| slot.strong_count() == 0) {
+            Some(free) => free,
+            None => {
+                self.slots.push(Weak::new());
+                self.slots.len() - 1
+            }
+        };
+        let backend = Arc::new(Backend {
+            slot,
+            name: key.0.clone(),
+            server: key.1.clone(),
+            shards: (0..self.workers).map(|_| Shard::default()).collect(),
+        });
+        self.slots[slot] = Arc::downgrade(&backend);
+        self.by_name.retain(|_, backend| backend.strong_count() > 0);
+        self.by_name.insert(key, Arc::downgrade(&backend));
+        backend
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One row for the frontend, each backend and each server: what CSV and Prometheus are made from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Backend;
+use super::rates::{Rate, Rates};
+use crate::l7::metrics::{Cell, Counters};
+use crate::l7::router::Snapshot;
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Requests as they come in.
+    Frontend,
+    /// A destination of a service.
+    Backend,
+    /// Who serves a backend.
+    Server,
+}
+
+/// A row.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "HAProxy's columns by the names of the exporter's metrics"
+)]
+pub struct Row {
+    pub kind: Kind,
+    pub proxy: Box<str>,
+    pub server: Box<str>,
+    pub sessions: u64,
+    pub sessions_max: u64,
+    pub sessions_limit: Option<u64>,
+    pub total: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub denied: u64,
+    pub errors: u64,
+    pub connection_errors: u64,
+    pub response_errors: u64,
+    pub rate: Rate,
+    pub responses: [u64; 6],
+    pub requests: u64,
+}
+
+/// The only frontend for HTTP, as in the original.
+pub const FRONTEND: &str = "services";
+
+/// Rows of everything in the snapshot. `rates` has looked at the totals once a second.
+pub fn all(counters: &[Arc<Counters>], snapshot: &Snapshot, sessions_limit: u64, rates: &Rates) -> Vec<Row> {
+    let mut rows = vec![frontend(counters, sessions_limit, rates)];
+    let mut backends: BTreeMap<(&str, &str), &Backend> = BTreeMap::new();
+    for rule in snapshot.services.iter().flat_map(|service| &service.rules) {
+        backends.insert((&rule.stats.name, &rule.stats.server), &rule.stats);
+    }
+    for backend in backends.into_values() {
+        let row = self::backend(backend, rates);
+        // One server stands for all tasks, as it does for the VIP in the original.
+        rows.push(Row {
+            kind: Kind::Server,
+            server: backend.server.clone(),
+            sessions_limit: None,
+            ..row.clone()
+        });
+        rows.push(row);
+    }
+    rows
+}
+
+fn frontend(counters: &[Arc<Counters>], sessions_limit: u64, rates: &Rates) -> Row {
+    let sum = |value: &dyn Fn(&Counters) -> u64| counters.iter().map(|worker| value(worker)).sum();
+    let responses: [u64; 6] = std::array::from_fn(|class| sum(&|worker| worker.responses(class)));
+    Row {
+        kind: Kind::Frontend,
+        proxy: FRONTEND.into(),
+        server: "FRONTEND".into(),
+        sessions: sum(&|worker| worker.connections_open.get()),
+        sessions_max: sum(&|worker| worker.connections_open_max.get()),
+        sessions_limit: Some(sessions_limit),
+        total: sum(&|worker| worker.connections.get()),
+        bytes_in: sum(&|worker| worker.bytes_in.get()),
+        bytes_out: sum(&|worker| worker.bytes_out.get()),
+        denied: sum(&|worker| worker.refused_with(403)),
+        errors: sum(&|worker| {
+            [400, 408, 413, 414, 431]
+                .iter()
+                .map(|status| worker.refused_with(*status))
+                .sum()
+        }),
+        connection_errors: 0,
+        response_errors: 0,
+        rate: rates.of(FRONTEND, "FRONTEND"),
+        responses,
+        requests: responses.iter().sum(),
+    }
+}
+
+fn backend(backend: &Backend, rates: &Rates) -> Row {
+    let sum = |value: &dyn Fn(&super::Shard) -> &Cell| -> u64 {
+        backend.shards().iter().map(|shard| value(shard).get()).sum()
+    };
+    let total = sum(&|shard| &shard.total);
+    Row {
+        kind: Kind::Backend,
+        proxy: backend.name.clone(),
+        server: "BACKEND".into(),
+        sessions: sum(&|shard| &shard.current),
+        sessions_max: sum(&|shard| &shard.max),
+        sessions_limit: None,
+        total,
+        bytes_in: sum(&|shard| &shard.bytes_in),
+        bytes_out: sum(&|shard| &shard.bytes_out),
+        denied: sum(&|shard| &shard.denied),
+        errors: 0,
+        connection_errors: sum(&|shard| &shard.connection_errors),
+        response_errors: sum(&|shard| &shard.response_errors),
+        rate: rates.of(&backend.name, &backend.server),
+        responses: std::array::from_fn(|class| sum(&|shard| &shard.responses[class])),
+        requests: total,
+    }
+}
