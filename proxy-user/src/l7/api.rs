@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use super::metrics::Counters;
 use super::params::Params;
@@ -165,14 +166,24 @@ impl Api {
 
     /// Waits until the table is kept. What it returns is what the caller should know: nothing when it is.
     pub(super) async fn keep(&self) -> String {
+        self.kept(|table| self.keeper.keep(table.kept())).await
+    }
+
+    /// The same after a change of one service, which costs less.
+    async fn keep_change(&self, name: &str) -> String {
+        self.kept(|table| match self.keeper.wants_all() {
+            true => self.keeper.keep(table.kept()),
+            false => self.keeper.keep_change(table.kept_of(name)),
+        })
+        .await
+    }
+
+    async fn kept(&self, keep: impl FnOnce(&Table) -> oneshot::Receiver<Result<(), String>>) -> String {
         if !self.keeper.is_persistent() {
             return String::new();
         }
         // Under the table's lock, so that an older state cannot be queued behind a newer one.
-        let kept = {
-            let table = self.table();
-            self.keeper.keep(table.kept())
-        };
+        let kept = keep(&self.table());
         match tokio::time::timeout(limits::STATE_WAIT_MAX, kept).await {
             Ok(Ok(Ok(()))) => String::new(),
             Ok(Ok(Err(error))) => format!("In force, but it would not survive a restart: {error}"),

@@ -205,6 +205,13 @@ pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long such a body may take to arrive.
 pub const API_BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Longest time between a change and the disk: how much a machine that loses power may lose.
+pub const STATE_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Bytes of the journal after which the state file is written anew: 10 000 changes of 400 bytes, so at 1 000 changes
+/// a second the file, which costs milliseconds, is written every ten seconds.
+pub const JOURNAL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// How long the API waits for the state file before it answers that the routes are in force but not kept: two writes
 /// of 10 MiB on a disk that does 10 MiB/s, and some room.
 pub const STATE_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,22 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The state directory: one file with the parameters of every service, replayed at the next start.
+//! The state directory: one file with the parameters of every service and a journal of what changed since, replayed
+//! at the next start.
 //!
 //! Parameters are kept, not rules, so that a newer version reads them with what it has learned. Writing happens on
-//! a thread of its own; changes that arrive meanwhile are written together (group commit). The file may hold what
-//! parameters may hold, so only the owner can read it.
+//! a thread of its own; changes that arrive meanwhile are written together (group commit). A change costs a line of
+//! the journal; the file is written anew when the journal has grown, and for what a line cannot say.
+//!
+//! Who is told that something is kept can rely on it if this process dies, also by SIGKILL: the kernel has the bytes.
+//! The disk has them at most [`limits::STATE_SYNC_INTERVAL`] later, so a machine that loses power may lose the changes
+//! of that time. Waiting for the disk would cost every caller several milliseconds.
+//!
+//! The files may hold what parameters may hold, so only the owner can read them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::limits;
 use super::params::Params;
 use super::source::{Kept, KeptService, Source};
 
+mod journal;
+
+use journal::Journal;
+
+const JOURNAL: &str = "services.journal";
 const FILE: &str = "services.json";
 const VERSION: u32 = 2;
 
@@ -37,11 +52,20 @@ struct First {
 #[derive(Clone)]
 pub struct Keeper {
     sender: Option<mpsc::Sender<Job>>,
+    /// The journal has grown, so the next thing to keep is everything.
+    is_long: Arc<AtomicBool>,
 }
 
 struct Job {
-    kept: Kept,
+    what: What,
     done: oneshot::Sender<Result<(), String>>,
+}
+
+enum What {
+    /// Everything there is.
+    All(Kept),
+    /// What one service is now.
+    Change(Kept),
 }
 
 /// Reads what was kept and starts the thread.
@@ -50,7 +74,7 @@ struct Job {
 pub fn open(dir: &Path) -> (Keeper, Kept) {
     if let Err(error) = fs::create_dir_all(dir).and_then(|()| probe(dir)) {
         tracing::warn!(dir = %dir.display(), %error, "state directory cannot be used; services are lost at a restart");
-        return (Keeper { sender: None }, Kept::default());
+        return (Keeper::forgetful(), Kept::default());
     }
     let path = dir.join(FILE);
     let kept = match read(&path) {
@@ -64,20 +88,53 @@ pub fn open(dir: &Path) -> (Keeper, Kept) {
             Kept::default()
         }
     };
+    let mut kept = kept;
+    let journal = match Journal::open(&dir.join(JOURNAL), &mut kept) {
+        Ok(journal) => journal,
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), %error, "no journal; services are lost at a restart");
+            return (Keeper::forgetful(), kept);
+        }
+    };
     let (sender, jobs) = mpsc::channel();
+    let is_long = Arc::new(AtomicBool::new(false));
+    let writer = Writer {
+        path,
+        journal,
+        is_long: is_long.clone(),
+    };
     let thread = std::thread::Builder::new()
         .name("state".into())
-        .spawn(move || write_loop(&path, &jobs));
+        .spawn(move || writer.run(&jobs));
+    let sender = Some(sender);
     match thread {
-        Ok(_) => (Keeper { sender: Some(sender) }, kept),
+        Ok(_) => (Keeper { sender, is_long }, kept),
         Err(error) => {
             tracing::warn!(%error, "no thread for the state file; services are lost at a restart");
-            (Keeper { sender: None }, kept)
+            (Keeper::forgetful(), kept)
         }
     }
 }
 
 impl Keeper {
+    /// Keeps nothing.
+    fn forgetful() -> Self {
+        Keeper {
+            sender: None,
+            is_long: Arc::default(),
+        }
+    }
+
+    /// Whether [`Keeper::keep`] is due instead of [`Keeper::keep_change`].
+    pub fn wants_all(&self) -> bool {
+        self.is_long.load(Ordering::Relaxed)
+    }
+
+    /// Asks for the present state of one service to be kept.
+    pub fn keep_change(&self, change: Kept) -> oneshot::Receiver<Result<(), String>> {
+        self.send(What::Change(change))
+    }
+
     /// Whether services survive a restart.
     pub fn is_persistent(&self) -> bool {
         self.sender.is_some()
@@ -85,10 +142,14 @@ impl Keeper {
 
     /// Asks for `kept` to be kept; the receiver says when it is, or why it cannot be.
     pub fn keep(&self, kept: Kept) -> oneshot::Receiver<Result<(), String>> {
+        self.send(What::All(kept))
+    }
+
+    fn send(&self, what: What) -> oneshot::Receiver<Result<(), String>> {
         let (done, receiver) = oneshot::channel();
         if let Some(sender) = &self.sender {
             // The thread lives as long as a sender does, so this cannot fail; if it did, `done` is dropped.
-            let _ = sender.send(Job { kept, done });
+            let _ = sender.send(Job { what, done });
         }
         receiver
     }
@@ -125,20 +186,83 @@ fn read(path: &Path) -> io::Result<Kept> {
     }
 }
 
-fn write_loop(path: &Path, jobs: &mpsc::Receiver<Job>) {
-    while let Ok(first) = jobs.recv() {
-        let (mut waiting, mut kept) = (vec![first.done], first.kept);
-        for job in jobs.try_iter() {
-            waiting.push(job.done);
-            kept = job.kept;
+/// The thread's own.
+struct Writer {
+    path: PathBuf,
+    journal: Journal,
+    is_long: Arc<AtomicBool>,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        let mut sync_at: Option<Instant> = None;
+        loop {
+            let job = match sync_at {
+                None => jobs.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match job {
+                Ok(job) => {
+                    self.commit(job, jobs);
+                    sync_at.get_or_insert(Instant::now() + limits::STATE_SYNC_INTERVAL);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.sync();
+                    sync_at = None;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.sync(),
+            }
         }
-        let outcome = write(path, kept).map_err(|error| error.to_string());
+    }
+
+    /// Writes a job together with those that wait behind it.
+    fn commit(&mut self, first: Job, jobs: &mpsc::Receiver<Job>) {
+        let mut waiting = Vec::new();
+        let (mut all, mut lines) = (None, Vec::new());
+        for job in std::iter::once(first).chain(jobs.try_iter()) {
+            waiting.push(job.done);
+            match job.what {
+                What::All(kept) => {
+                    // It holds every change before it.
+                    lines.clear();
+                    all = Some(kept);
+                }
+                What::Change(kept) => push_line(&mut lines, &kept),
+            }
+        }
+        let outcome = self.write(all, &lines).map_err(|error| error.to_string());
         if let Err(error) = &outcome {
-            tracing::error!(file = %path.display(), %error, "state file cannot be written");
+            tracing::error!(file = %self.path.display(), %error, "state cannot be written");
         }
         for done in waiting {
             let _ = done.send(outcome.clone());
         }
+    }
+
+    fn write(&mut self, all: Option<Kept>, lines: &[u8]) -> io::Result<()> {
+        if let Some(kept) = all {
+            write(&self.path, kept)?;
+            self.journal.empty()?;
+        }
+        if !lines.is_empty() {
+            self.journal.append(lines)?;
+        }
+        let is_long = self.journal.bytes() > limits::JOURNAL_BYTES_MAX;
+        self.is_long.store(is_long, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync(&mut self) {
+        if let Err(error) = self.journal.sync() {
+            tracing::error!(file = %self.path.display(), %error, "the journal is not on the disk");
+        }
+    }
+}
+
+fn push_line(lines: &mut Vec<u8>, change: &Kept) {
+    // Strings and numbers can be written as JSON.
+    if serde_json::to_writer(&mut *lines, change).is_ok() {
+        lines.push(b'\n');
     }
 }
 
@@ -191,6 +315,58 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    fn service(port: u16, changed: u64) -> Kept {
+        Kept {
+            services: vec![KeptService {
+                source: Source::Call,
+                changed,
+                params: Arc::new(Params::parse(&format!("serviceName=a&servicePath=/&port={port}"))),
+            }],
+            removed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn changes_are_read_on_top_of_the_file_and_a_torn_line_is_not() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (keeper, _) = open(dir.path());
+        keeper.keep(one()).blocking_recv().unwrap().unwrap();
+        for change in [service(1, 10), service(2, 11)] {
+            keeper.keep_change(change).blocking_recv().unwrap().unwrap();
+        }
+        // No word of a process that is killed here.
+        let (_, kept) = open(dir.path());
+        let changed: Vec<u64> = kept.services.iter().map(|service| service.changed).collect();
+        assert_eq!(changed, [7, 10, 11]);
+        let path = dir.path().join(JOURNAL);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut text = fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"services\":[{\"sou");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(open(dir.path()).1, kept);
+        // Everything at once empties the journal.
+        drop(keeper);
+        let (keeper, _) = open(dir.path());
+        keeper.keep(service(3, 12)).blocking_recv().unwrap().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        assert_eq!(open(dir.path()).1, service(3, 12));
+    }
+
+    #[test]
+    fn a_journal_that_has_grown_asks_for_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keeper, _) = open(dir.path());
+        let mut change = service(1, 1);
+        let long = "x".repeat(usize::try_from(limits::JOURNAL_BYTES_MAX).unwrap());
+        change.services[0].params = Arc::new(Params(vec![("serviceName".into(), long)]));
+        assert!(!keeper.wants_all());
+        keeper.keep_change(change).blocking_recv().unwrap().unwrap();
+        assert!(keeper.wants_all());
+        keeper.keep(one()).blocking_recv().unwrap().unwrap();
+        assert!(!keeper.wants_all());
     }
 
     #[test]

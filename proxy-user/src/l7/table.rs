@@ -234,22 +234,12 @@ impl Table {
 
     /// What to keep: everything but the environment, which is there at every start.
     pub fn kept(&self) -> Kept {
-        let mut kept = Kept::default();
-        for (name, service) in &self.services {
-            if service.removed > 0 {
-                kept.removed.push((name.clone(), service.removed));
-            }
-            let layers = service
-                .layers
-                .iter()
-                .filter(|(source, _)| **source != Source::Environment);
-            kept.services.extend(layers.map(|(source, entry)| KeptService {
-                source: *source,
-                changed: entry.changed,
-                params: entry.params.clone(),
-            }));
-        }
-        kept
+        kept(self.services.iter())
+    }
+
+    /// The same of one service.
+    pub fn kept_of(&self, name: &str) -> Kept {
+        kept(self.services.get_key_value(name).into_iter())
     }
 
     /// The services in force by name.
@@ -381,6 +371,26 @@ impl Table {
         self.snapshot.store(Arc::new(Snapshot::new(services)));
         self.settle_ports();
     }
+}
+
+/// What `services` are, but for the environment.
+fn kept<'a>(services: impl Iterator<Item = (&'a String, &'a Service)>) -> Kept {
+    let mut kept = Kept::default();
+    for (name, service) in services {
+        if service.removed > 0 {
+            kept.removed.push((name.clone(), service.removed));
+        }
+        let layers = service
+            .layers
+            .iter()
+            .filter(|(source, _)| **source != Source::Environment);
+        kept.services.extend(layers.map(|(source, entry)| KeptService {
+            source: *source,
+            changed: entry.changed,
+            params: entry.params.clone(),
+        }));
+    }
+    kept
 }
 
 /// Numbers the upstreams so that a worker finds its group by index.

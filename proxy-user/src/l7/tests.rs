@@ -27,6 +27,7 @@ mod refusals;
 mod replicas;
 mod shares;
 mod statistics;
+mod storm;
 mod streams;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

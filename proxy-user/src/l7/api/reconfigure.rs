@@ -54,7 +54,12 @@ impl Api {
         };
         match outcome {
             Ok(false) => respond(StatusCode::OK, "", &spec),
-            Ok(true) => respond(StatusCode::OK, &self.keep().await, &spec),
+            // A call that is withdrawn is nothing that a line of the journal could say.
+            Ok(true) if source == Source::Labels => respond(StatusCode::OK, &self.keep().await, &spec),
+            Ok(true) => {
+                let kept = self.keep_change(&spec.service_name).await;
+                respond(StatusCode::OK, &kept, &spec)
+            }
             Err((status, problem)) => respond(status, &problem, &spec),
         }
     }
@@ -84,7 +89,11 @@ impl Api {
             return self.distribute(&params, method, path, &spec).await;
         }
         let existed = self.table().remove(&spec.service_name);
-        let kept = if existed { self.keep().await } else { String::new() };
+        let kept = if existed {
+            self.keep_change(&spec.service_name).await
+        } else {
+            String::new()
+        };
         respond(StatusCode::OK, &kept, &spec)
     }
 
@@ -101,7 +110,8 @@ impl Api {
         }
         let outcome = self.table().recreate();
         match outcome {
-            Ok(()) => respond(StatusCode::OK, "", &nothing),
+            // Also what is kept is written anew.
+            Ok(()) => respond(StatusCode::OK, &self.keep().await, &nothing),
             Err(problem) => respond(StatusCode::INTERNAL_SERVER_ERROR, &problem.to_string(), &nothing),
         }
     }

@@ -123,39 +123,6 @@ fn what_is_in_flight_ends_before_the_proxy_does() {
     stopping.join().unwrap();
 }
 
-#[test]
-fn reconfigures_under_load_fail_no_request() {
-    let site = Site::start();
-    let port = echo_origin().port();
-    site.route_all(SocketAddr::new(LOCAL, port));
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut wire, mut count) = (site.connect(), 0);
-                    while !stop.load(Ordering::Relaxed) {
-                        wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-                        assert_eq!(wire.reply().status, 200);
-                        count += 1;
-                    }
-                    count
-                })
-            })
-            .collect();
-        for turn in 0..200 {
-            let query = format!(
-                "serviceName=s{}&servicePath=/s{turn}&outboundHostname=127.0.0.1&port={port}",
-                turn % 20
-            );
-            assert_eq!(site.reconfigure(&query).status, 200);
-            site.route_all(SocketAddr::new(LOCAL, port));
-        }
-        stop.store(true, Ordering::Relaxed);
-        assert!(clients.into_iter().all(|client| client.join().unwrap() > 0));
-    });
-}
-
 /// A call with a method and a body.
 fn call(site: &Site, method: &str, target: &str, body: &str) -> Reply {
     let mut wire = Wire::connect(site.proxy.as_ref().unwrap().api);
