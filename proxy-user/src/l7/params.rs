@@ -125,7 +125,8 @@ impl Params {
     }
 }
 
-fn go_bool(value: &str) -> bool {
+/// Go's forms of true.
+pub fn go_bool(value: &str) -> bool {
     matches!(value, "1" | "t" | "T" | "true" | "True" | "TRUE")
 }
 

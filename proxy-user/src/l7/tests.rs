@@ -29,6 +29,7 @@ mod shares;
 mod statistics;
 mod storm;
 mod streams;
+mod upstreams;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DEADLINE: Duration = Duration::from_secs(20);

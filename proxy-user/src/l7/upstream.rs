@@ -33,6 +33,7 @@ pub mod send;
 pub mod sticky;
 pub mod target;
 pub mod task;
+pub mod tls;
 
 use std::sync::Arc;
 

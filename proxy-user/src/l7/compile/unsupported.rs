@@ -28,7 +28,6 @@ pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
                 "reqMode",
                 !matches!(dest.req_mode.as_str(), "" | "http" | "tcp" | "sni"),
             ),
-            ("sslVerifyNone", dest.ssl_verify_none),
             ("verifyClientSsl", dest.verify_client_ssl),
         ]
     });

@@ -26,6 +26,11 @@ pub async fn connect(address: SocketAddr, target: &Target) -> io::Result<Connect
 
 /// Wraps a connection in what the target wants.
 pub async fn secure(stream: TcpStream, target: &Target) -> io::Result<Connected> {
+    if let Some(tls) = &target.tls {
+        let (stream, is_h2) = tls.connect(stream).await?;
+        let stream = Stream::Tls(Box::new(stream));
+        return Ok(Connected { stream, is_h2 });
+    }
     Ok(Connected {
         stream: Stream::Plain(stream),
         is_h2: target.protocol == Protocol::H2c,

@@ -10,6 +10,7 @@ use super::balance::{Balance, HashKey};
 use super::health::{Check, CheckKind};
 use super::outlier::Ejection;
 use super::sticky::Sticky;
+use super::tls::{Tls, Wish};
 use crate::l7::limits;
 use crate::l7::params::Problem;
 use crate::l7::settings::Settings;
@@ -52,6 +53,8 @@ pub struct Target {
     pub timeout_idle: Duration,
     /// What is spoken.
     pub protocol: Protocol,
+    /// Whether and how it is spoken in secret.
+    pub tls: Option<Tls>,
 }
 
 /// What a name is asked for.
@@ -80,7 +83,7 @@ pub enum Protocol {
 pub type Given = Vec<(&'static str, String)>;
 
 /// Their names, which stand in `params/known.rs` as well.
-pub const PARAMETERS: [&str; 22] = [
+pub const PARAMETERS: [&str; 25] = [
     "balance",
     "balanceHeader",
     "healthInterval",
@@ -102,7 +105,10 @@ pub const PARAMETERS: [&str; 22] = [
     "timeoutIdle",
     "timeoutQueue",
     "timeoutResponse",
+    "upstreamCa",
     "upstreamProtocol",
+    "upstreamSni",
+    "upstreamTls",
 ];
 
 impl Target {
@@ -126,12 +132,13 @@ impl Target {
             timeout_response: None,
             timeout_idle: limits::UPSTREAM_IDLE_MAX,
             protocol: Protocol::Http1,
+            tls: None,
         }
     }
 
     /// The scheme of its URIs.
     pub fn scheme(&self) -> &'static str {
-        "http"
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// The target of a destination. Names in problems are without index.
@@ -157,6 +164,15 @@ impl Target {
             Some("h2") => Protocol::H2,
             Some(other) => return Err(unknown("upstreamProtocol", other, "http1, h2, h2c")),
         };
+        target.tls = tls(host, dest, given, target.protocol, settings)?;
+        if target.protocol != Protocol::Http1
+            && matches!(&target.check, Some(check) if check.kind != CheckKind::Tcp)
+        {
+            return Err(Problem::new(
+                "healthPath",
+                "is asked in HTTP/1.1: use checkTcp with upstreamProtocol",
+            ));
+        }
         set(&mut target.slow_start, given.time("slowStart")?);
         set(
             &mut target.ejection.errors,
@@ -228,6 +244,58 @@ fn discovery(spec: &ServiceSpec, is_sticky: bool) -> Result<Discovery, Problem> 
             "tasks, DNS, vip, Overlay",
         )),
     }
+}
+
+fn tls(
+    host: &str,
+    dest: &DestSpec,
+    given: Values<'_>,
+    protocol: Protocol,
+    settings: &Settings,
+) -> Result<Option<Tls>, Problem> {
+    let wants = given.text("upstreamTls").is_some_and(crate::l7::params::go_bool);
+    if !wants && !dest.ssl_verify_none {
+        if let Some(name) = ["upstreamCa", "upstreamSni"]
+            .iter()
+            .find(|name| given.text(name).is_some())
+        {
+            return Err(Problem::new(*name, "needs upstreamTls=true"));
+        }
+        return match protocol {
+            Protocol::H2 => Err(Problem::new(
+                "upstreamProtocol",
+                "h2 needs upstreamTls=true; HTTP/2 in the clear is h2c",
+            )),
+            _ => Ok(None),
+        };
+    }
+    if protocol == Protocol::H2c {
+        return Err(Problem::new(
+            "upstreamProtocol",
+            "h2c is in the clear; with TLS it is h2",
+        ));
+    }
+    let ca = given.text("upstreamCa").map(|name| {
+        let is_file_name = !name.starts_with('.') && !name.contains(['/', '\0']);
+        let path = settings.defaults.secrets.join(name);
+        let pem = std::fs::read(path).ok().filter(|_| is_file_name);
+        pem.map(Box::from)
+            .ok_or_else(|| Problem::new("upstreamCa", format!("there is no secret `{name}`")))
+    });
+    let wish = Wish {
+        verifies: !dest.ssl_verify_none,
+        name: given.text("upstreamSni").unwrap_or(host).into(),
+        ca: ca.transpose()?,
+        offers_h2: protocol == Protocol::H2,
+    };
+    let parameter = match (&wish.ca, given.text("upstreamSni")) {
+        (Some(_), _) => "upstreamCa",
+        (None, Some(_)) => "upstreamSni",
+        (None, None) => "upstreamTls",
+    };
+    Tls::new(wish)
+        .map(Some)
+        .map_err(|text| Problem::new(parameter, text))
 }
 
 fn balance(given: Values<'_>, discovery: Discovery) -> Result<Balance, Problem> {
