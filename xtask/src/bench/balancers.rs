@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     plan::Contestant,
-    site::{BALANCER, ORIGINS, PORT, Site, VIP, get, http_preamble, nginx_config},
+    site::{BALANCER, BPFFS, ORIGINS, PORT, Site, VIP, get, http_preamble, nginx_config},
 };
 use crate::{cmd, lab::agent, paths};
 
@@ -154,7 +154,7 @@ fn start_agent(site: &mut Site, namespace: &str, toml: &str, group: &std::path::
     let folder = site.folder.clone();
     let (config, bpffs, socket) = (
         folder.join("portico.toml"),
-        folder.join("bpffs"),
+        folder.join(BPFFS),
         folder.join("node.sock"),
     );
     fs::write(&config, toml).context("portico.toml")?;

@@ -46,8 +46,9 @@ pub fn run(folder: &Path) -> Result<u8> {
     write_json(&folder.join(ENVIRONMENT), &environment())?;
     // Not below the shared folder: sockets and mounts do not belong there.
     let scratch = PathBuf::from(format!("/run/{}scratch", site::PREFIX));
+    site::sweep(&scratch);
     let measured = measure(&plan, folder, &scratch);
-    let _ = fs::remove_dir_all(&scratch);
+    site::sweep(&scratch);
     measured.map(|()| 0)
 }
 

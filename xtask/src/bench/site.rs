@@ -37,6 +37,8 @@ pub const VIP: &str = "10.99.0.1";
 /// Of a program that starts, emulated, on a busy host.
 const START: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Where a site's agent pins, below the site's folder.
+pub const BPFFS: &str = "bpffs";
 /// Bytes of the bulk workload's answer.
 const BULK: usize = 1 << 20;
 
@@ -51,7 +53,6 @@ pub struct Site {
     balancers: Vec<u32>,
     /// Where the client's processes are, if its hooks are not those of the whole machine.
     pub client_group: Option<PathBuf>,
-    groups: Vec<PathBuf>,
 }
 
 impl Site {
@@ -67,7 +68,6 @@ impl Site {
             processes: Vec::new(),
             balancers: Vec::new(),
             client_group: None,
-            groups: Vec::new(),
         };
         site.links()?;
         for (name, _) in ORIGINS {
@@ -230,11 +230,10 @@ impl Site {
     }
 
     /// Makes a control group that hooks can be attached to.
-    pub fn group(&mut self, name: &str) -> Result<PathBuf> {
+    pub fn group(&self, name: &str) -> Result<PathBuf> {
         let root = cgroup2().context("cgroup v2 is not mounted")?;
         let group = root.join(format!("{}{name}", self.prefix));
         fs::create_dir_all(&group).with_context(|| group.display().to_string())?;
-        self.groups.push(group.clone());
         Ok(group)
     }
 
@@ -303,14 +302,35 @@ impl Drop for Site {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for name in ["client", "lb", "node", ORIGINS[0].0, ORIGINS[1].0] {
-            let _ = cmd::output(cmd::lab("ip").args(["netns", "del", &self.namespace(name)]));
-        }
-        for group in &self.groups {
-            let _ = fs::remove_dir(group);
-        }
-        let _ = fs::remove_dir_all(&self.folder);
+        remove(&self.folder, &self.prefix);
     }
+}
+
+/// Removes what another run, which was killed, has left.
+pub fn sweep(scratch: &Path) {
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        remove(&entry.path(), PREFIX);
+    }
+    remove(scratch, PREFIX);
+}
+
+/// Unmounts and removes a folder, and everything whose name begins with `prefix`. What is gone already is no error.
+fn remove(folder: &Path, prefix: &str) {
+    let _ = cmd::output(cmd::lab("umount").arg(folder.join(BPFFS)));
+    let named = |place: &Path| {
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(prefix)).collect::<Vec<_>>()
+    };
+    for name in named(Path::new("/run/netns")) {
+        let _ = cmd::output(cmd::lab("ip").args(["netns", "del", &name]));
+    }
+    if let Some(root) = cgroup2() {
+        for name in named(&root) {
+            let _ = fs::remove_dir(root.join(name));
+        }
+    }
+    let _ = fs::remove_dir_all(folder);
 }
 
 /// nginx with one process, and modules of the distribution.

@@ -13,8 +13,18 @@ pub struct Target {
     pub title: &'static str,
     pub unit: &'static str,
     pub limit: f64,
-    pub measured: f64,
-    pub met: bool,
+    pub measured: Estimate,
+}
+
+impl Target {
+    /// Only an interval that is wholly on one side says something.
+    pub fn verdict(&self) -> &'static str {
+        match (self.measured.high <= self.limit, self.measured.low > self.limit) {
+            (true, _) => "met",
+            (_, true) => "**not met**",
+            _ => "cannot be told",
+        }
+    }
 }
 
 /// In instructions: contestant, workload, the most that it may add to the direct way.
@@ -40,8 +50,7 @@ pub fn targets(results: &Results) -> Vec<Target> {
             title: contestant.title(),
             unit: workload.unit(),
             limit,
-            measured: added.value,
-            met: added.value <= limit,
+            measured: added,
         })
     };
     if results.plan.counted.is_none() {
@@ -259,13 +268,16 @@ mod tests {
             (Contestant::PorticoSocket, 1, 50_900.0),
             (Contestant::PorticoSocket, 1000, 50_901.0),
         ]);
-        let met: Vec<(&str, bool)> = targets(&results)
+        let met: Vec<(&str, &str)> = targets(&results)
             .iter()
-            .map(|target| (target.title, target.met))
+            .map(|target| (target.title, target.verdict()))
             .collect();
         assert_eq!(
             met,
-            [("Portico socket hooks", false), ("Portico tc (preserve)", true)]
+            [
+                ("Portico socket hooks", "**not met**"),
+                ("Portico tc (preserve)", "met")
+            ]
         );
         let text = findings(&results).join("\n");
         assert!(text.contains("Portico tc (preserve) is not flat"), "{text}");
