@@ -41,6 +41,7 @@ pub mod peers;
 pub mod listen;
 pub mod stream;
 
+pub mod access_log;
 pub mod body;
 pub mod compress;
 pub mod conn;

@@ -34,15 +34,7 @@ impl Proxy {
         let (api, data) = (free(), free());
         let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
         command
-            .args([
-                "proxy",
-                "--listen",
-                "127.0.0.1",
-                "--ip",
-                "127.0.0.1",
-                "--workers",
-                "2",
-            ])
+            .args(["proxy", "--listen", "127.0.0.1", "--ip", "127.0.0.1"])
             .args([
                 "--port",
                 &api.to_string(),
@@ -52,6 +44,7 @@ impl Proxy {
             ])
             .arg(dir.join("state"))
             .env_clear()
+            .env("PORTICO_WORKERS", "2")
             .stdin(Stdio::null())
             .stdout(File::create(dir.join("stdout")).unwrap())
             .stderr(File::create(dir.join("stderr")).unwrap());
@@ -164,6 +157,152 @@ fn what_was_answered_with_200_is_there_after_a_sigkill() {
     }
 }
 
+/// Lines of the access log after these requests, the proxy having ended.
+fn logged(change: impl FnOnce(&mut Command), requests: &[(&str, &str)]) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = origin.local_addr().unwrap().port();
+    let mut proxy = Proxy::start(dir.path(), |command| {
+        // Lines of two workers may come in another order.
+        command.env("PORTICO_WORKERS", "1");
+        change(command);
+    });
+    std::thread::spawn(move || {
+        for stream in origin.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            // The body is the head, so that the test sees what the service saw.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                head.len()
+            );
+            let _ = stream.write_all(&head);
+        }
+    });
+    let query = format!("serviceName=demo&servicePath=/demo&port={port}&outboundHostname=127.0.0.1");
+    assert_eq!(
+        proxy
+            .get(proxy.api, &format!("{BASE}/reconfigure?{query}"), "")
+            .unwrap()
+            .0,
+        200
+    );
+    for (target, fields) in requests {
+        let (status, answer) = proxy.get(proxy.data, target, fields).unwrap();
+        if status == 200 && fields.contains("traceparent") {
+            assert!(
+                answer.contains("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+                "{answer}"
+            );
+            assert!(answer.to_lowercase().contains("x-request-id: "), "{answer}");
+        }
+    }
+    let pid = i32::try_from(proxy.child.id()).unwrap();
+    // SAFETY: a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    proxy.child.wait().unwrap();
+    let text = std::fs::read_to_string(dir.path().join("stdout")).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+const TRACE: &str = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+
+#[test]
+fn debug_logs_what_haproxy_would() {
+    let lines = logged(
+        |command| {
+            command
+                .env("DEBUG", "true")
+                .env("CAPTURE_REQUEST_HEADER", "X-A:3,X-B:10");
+        },
+        &[("/demo?a=b", "X-A: 12345\r\n"), ("/nothing\"quoted", "")],
+    );
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let ok = &lines[0];
+    assert!(ok.starts_with("HAPRoxy: 127.0.0.1:"), "{ok}");
+    let words: Vec<&str> = ok.split(' ').collect();
+    assert_eq!(words[3], "services", "{ok}");
+    assert!(
+        words[4].starts_with("demo-be") && words[4].ends_with("_0/demo"),
+        "{ok}"
+    );
+    assert_eq!(words[5].split('/').count(), 5, "{ok}");
+    assert_eq!(words[6], "200", "{ok}");
+    assert_eq!(words[10], "----", "{ok}");
+    assert!(ok.ends_with("{123|}  \"GET /demo?a=b HTTP/1.1\""), "{ok}");
+    let refused = &lines[1];
+    assert!(
+        refused.contains(" services services/<NOSRV> ") && refused.contains(" 503 "),
+        "{refused}"
+    );
+    assert!(
+        refused.contains(" SC-- ") && refused.ends_with("\"GET /nothing\\x22quoted HTTP/1.1\""),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_format_of_ones_own_and_errors_only() {
+    let lines = logged(
+        |command| {
+            command
+                .env("DEBUG", "true")
+                .env("DEBUG_ERRORS_ONLY", "true")
+                .env("DEBUG_HTTP_FORMAT", "%ST %HM\\ %HP");
+        },
+        &[("/demo", ""), ("/nothing?x", "")],
+    );
+    assert_eq!(lines, ["HAPRoxy: 503 GET /nothing"]);
+}
+
+#[test]
+fn json_and_combined_have_the_trace_and_the_requests_id() {
+    let requests = [
+        ("/demo", TRACE),
+        ("/demo", "X-Request-ID: mine\r\nUser-Agent: a\"b\r\n"),
+    ];
+    let lines = logged(
+        |command| {
+            command
+                .env("PORTICO_ACCESS_LOG", "json")
+                .env("PORTICO_REQUEST_ID", "X-Request-ID");
+        },
+        &requests,
+    );
+    let json: Vec<serde_json::Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(json[0]["traceparent"], TRACE["traceparent: ".len()..].trim_end());
+    assert_eq!(json[0]["request_id"].as_str().unwrap().len(), 32);
+    assert_eq!(
+        (&json[1]["request_id"], &json[1]["status"], &json[1]["server"]),
+        (&"mine".into(), &200.into(), &"demo".into())
+    );
+    assert_eq!(json[1]["user_agent"], "a\"b");
+    let lines = logged(
+        |command| {
+            command
+                .env("PORTICO_ACCESS_LOG", "combined")
+                .env("PORTICO_REQUEST_ID", "X-Request-ID");
+        },
+        &requests,
+    );
+    assert!(lines[1].starts_with("127.0.0.1 - - ["), "{lines:?}");
+    assert!(
+        lines[1].contains("+0000] \"GET /demo HTTP/1.1\" 200 ") && lines[1].ends_with("\"-\" \"a\\x22b\""),
+        "{lines:?}"
+    );
+}
+
 #[test]
 fn a_planted_secret_comes_out_nowhere() {
     const PLANTED: [&str; 3] = ["planted-password", "planted-token", "planted-key"];
@@ -215,6 +354,11 @@ fn a_planted_secret_comes_out_nowhere() {
     );
     let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", proxy.child.id())).unwrap();
     seen.push_str(&arguments);
+    let began = Instant::now();
+    while std::fs::metadata(dir.path().join("stdout")).unwrap().len() == 0 {
+        assert!(began.elapsed() < DEADLINE, "the access log says nothing");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
     proxy.kill();
     for file in ["stdout", "stderr"] {
         let text = std::fs::read_to_string(dir.path().join(file)).unwrap();

@@ -15,11 +15,11 @@ use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::access_log::Record;
 use super::compress::Encoder;
 use super::conn::ConnState;
 use super::limits;
 use super::refusal::Refusal;
-use super::request::LogEntry;
 use super::stats::{BytesIn, InProgress};
 use super::upstream::h1::Broken;
 use super::upstream::response::ResponseBody;
@@ -213,7 +213,7 @@ pub struct RequestEnd {
     /// The connection becomes idle.
     pub conn: Arc<ConnState>,
     /// The access log's line.
-    pub log: Option<Box<LogEntry>>,
+    pub log: Option<Box<Record>>,
     /// What is counted of the backend that has it.
     pub backend: Option<InProgress>,
 }

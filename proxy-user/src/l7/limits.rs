@@ -276,6 +276,21 @@ pub const PERSIST_ATTEMPTS_MAX: usize = 5;
 /// How often totals are looked at to make rates of them: HAProxy's are per second.
 pub const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Bytes of the access log that a worker collects before it hands them over: some 200 lines.
+pub const LOG_BUFFER_BYTES: usize = 32 * 1024;
+
+/// How long a line may wait for others.
+pub const LOG_DELAY: Duration = Duration::from_millis(20);
+
+/// Buffers that wait for standard output: 128 × 32 KiB are 4 MiB, or 25 000 lines. Beyond that lines are dropped.
+pub const LOG_QUEUE: usize = 128;
+
+/// Characters of a captured field, at most.
+pub const LOG_CAPTURE_MAX: usize = 1024;
+
+/// Bytes of a request's id that is taken from the client: those of others have 36 or fewer.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
 /// Length of the queue of connections that the kernel holds for a listener.
 pub const BACKLOG: i32 = 4096;
 

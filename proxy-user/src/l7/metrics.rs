@@ -24,6 +24,8 @@ pub struct Counters {
     pub bytes_in: Cell,
     /// Bytes to them.
     pub bytes_out: Cell,
+    /// Lines of the access log that found no room.
+    pub log_lines_dropped: Cell,
     /// Connections that were opened to upstreams.
     pub upstream_connects: Cell,
     /// Requests that went over a connection that had served another.
@@ -155,7 +157,13 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         &responses,
     );
     type Value = fn(&Counters) -> u64;
-    let singles: [(&str, &str, &str, Value); 16] = [
+    let singles: [(&str, &str, &str, Value); 17] = [
+        (
+            "log_lines_dropped_total",
+            "counter",
+            "Lines of the access log that found no room.",
+            |w| w.log_lines_dropped.get(),
+        ),
         (
             "connections_total",
             "counter",

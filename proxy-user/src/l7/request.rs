@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
+use super::access_log::Record;
 use super::auth::Denied;
 use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, ToUpstream};
 use super::compile::Policy;
@@ -77,12 +78,9 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Outgoing>, Infallible> {
     client.state.request_began();
-    let log = client
-        .worker
-        .shared
-        .settings
-        .access_log
-        .then(|| Box::new(LogEntry::new(client.address, &request)));
+    let worker = &client.worker;
+    let log = (worker.shared.settings.access_log.as_ref())
+        .map(|log| Box::new(Record::new(log, worker, client.address, client.port, &request)));
     let mut end = RequestEnd {
         conn: client.state.clone(),
         log,
@@ -144,13 +142,13 @@ async fn forward(
         headers: request.headers(),
         port: client.port,
     };
-    let (service, rule) = match rules.route(&subject) {
-        Route::Forward(service, rule) => (service, rule),
+    let rule = match rules.route(&subject) {
+        Route::Forward(_, rule) => rule,
         Route::Redirect(redirect) => return front_redirect(redirect, &host, request.uri()),
         Route::None => return Err(Refusal::NoRoute),
     };
     if let Some(log) = &mut end.log {
-        log.backend = service.name.to_string();
+        log.backend = Some((rule.stats.name.to_string(), rule.stats.server.to_string()));
     }
     end.backend = Some(worker.in_progress(&rule.stats));
     if !rule.policy.addresses.admits(client.ip()) {
@@ -163,6 +161,12 @@ async fn forward(
         Ok(()) => {}
         Err(Denied::Challenge(challenge)) => return Ok(Answer::Challenge(challenge)),
         Err(Denied::Refused(refusal)) => return Err(refusal),
+    }
+    if let Some(name) = &worker.shared.settings.request_id {
+        let id = identify(worker, name, request.headers_mut());
+        if let Some(log) = &mut end.log {
+            log.identified(&id);
+        }
     }
     let upgrade = take_upgrade(&mut request);
     let wish = rule.policy.compression.as_ref().and_then(|c| c.wish(&request));
@@ -298,6 +302,20 @@ fn redirect_to(status: u16, location: &str) -> Result<Answer, Refusal> {
 
 fn target(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+/// The request's id: the client's if it has one that can be logged, else a new one for the service to see.
+fn identify(worker: &Worker, name: &HeaderName, headers: &mut HeaderMap) -> String {
+    let given = headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(given) = given.filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX) {
+        return given.to_owned();
+    }
+    let words: [u32; 4] = std::array::from_fn(|_| worker.random());
+    let id = words.map(|word| format!("{word:08x}")).concat();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(name, value);
+    }
+    id
 }
 
 // ---- upstream ----
@@ -494,6 +512,9 @@ fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Ou
         backend.refused(refusal);
     }
     note(&mut end, refusal.status());
+    if let Some(log) = &mut end.log {
+        log.refusal = Some(refusal);
+    }
     let page = client.worker.shared.settings.error_pages.page(refusal);
     let mut response = Response::new(Outgoing::full(page.body, end));
     *response.status_mut() = page.status;
@@ -517,56 +538,9 @@ fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Ou
 
 // ---- log ----
 
-/// One line of the access log, collected while the request runs.
-pub struct LogEntry {
-    client: SocketAddr,
-    began: Instant,
-    request: String,
-    status: u16,
-    backend: String,
-    head_ms: u128,
-    /// Bytes of the response body.
-    pub bytes: u64,
-}
-
-impl LogEntry {
-    fn new(client: SocketAddr, request: &Request<Incoming>) -> Self {
-        LogEntry {
-            client,
-            began: Instant::now(),
-            request: format!(
-                "{} {} {:?}",
-                request.method(),
-                target(request.uri()),
-                request.version()
-            ),
-            status: 0,
-            backend: "<NOSRV>".into(),
-            head_ms: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Writes the line, in the order of HAProxy's httplog as far as the fields exist here.
-    pub fn write(&self) {
-        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
-        println!(
-            "{} [{date}] services {} {}/{} {} {} {:?}",
-            self.client,
-            self.backend,
-            self.head_ms,
-            self.began.elapsed().as_millis(),
-            self.status,
-            self.bytes,
-            self.request,
-        );
-    }
-}
-
 fn note(end: &mut RequestEnd, status: StatusCode) {
     if let Some(log) = &mut end.log {
-        log.status = status.as_u16();
-        log.head_ms = log.began.elapsed().as_millis();
+        log.answered(status);
     }
 }
 

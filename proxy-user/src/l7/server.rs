@@ -18,7 +18,7 @@ use super::settings::{Port, Settings};
 use super::source::{KeptService, Source};
 use super::table::Table;
 use super::worker::{self, Shared};
-use super::{labels, limits, listener, state};
+use super::{access_log, labels, limits, listener, state};
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -104,18 +104,27 @@ impl Proxy {
         });
         let counters: Vec<Arc<Counters>> = (0..settings.workers).map(|_| Arc::default()).collect();
         let (stop, stopped) = watch::channel(false);
+        let (mut log, mut log_thread) = (None, None);
+        if settings.access_log.is_some() {
+            let (sender, buffers) = std::sync::mpsc::sync_channel(limits::LOG_QUEUE);
+            log = Some(sender);
+            log_thread = Some(thread("log", move |_| access_log::write(buffers))?);
+        }
         let mut threads = Vec::new();
         for (index, (listeners, counters)) in receivers.into_iter().zip(counters.iter().cloned()).enumerate()
         {
-            let (shared, stopped) = (shared.clone(), stopped.clone());
+            let (shared, stopped, log) = (shared.clone(), stopped.clone(), log.clone());
             threads.push(thread(&format!("worker-{index}"), move |runtime| {
                 let local = tokio::task::LocalSet::new();
-                let run = worker::run(shared, counters, index, listeners, stopped);
+                let run = worker::run(shared, counters, index, log, listeners, stopped);
                 if let Err(error) = local.block_on(&runtime, run) {
                     tracing::error!(%error, "worker ended");
                 }
             })?);
         }
+        // The log ends with the last worker.
+        drop(log);
+        threads.extend(log_thread);
         let mut stopped = stopped;
         threads.push(thread("api", move |runtime| {
             runtime.block_on(async move {

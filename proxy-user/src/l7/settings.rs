@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HeaderName;
+
+use super::access_log;
 use super::auth::Credentials;
 use super::compress::Compression;
 use super::domain::DomainAlgo;
@@ -45,7 +48,9 @@ pub struct Settings {
     /// How long in-flight requests may take after SIGTERM.
     pub drain: Duration,
     /// One line per request on standard output.
-    pub access_log: bool,
+    pub access_log: access_log::Shared,
+    /// The field in which services get the request's id.
+    pub request_id: Option<HeaderName>,
     /// Client connections of the whole process.
     pub connections_max: usize,
     /// Timeouts.

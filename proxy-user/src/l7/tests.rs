@@ -128,7 +128,8 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         workers: 2,
         state_dir: state.to_owned(),
         drain: Duration::from_secs(1),
-        access_log: false,
+        access_log: None,
+        request_id: None,
         connections_max: 1000,
         timeouts: Timeouts::default(),
         defaults: ServiceDefaults {

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::access_log::Sink;
 use super::auth::Guard;
 use super::compress::Encoders;
 use super::listen::{Entry, Listener};
@@ -67,6 +69,8 @@ pub struct Worker {
     rules: RefCell<Rc<Rules>>,
     groups: RefCell<Vec<Option<Rc<Group>>>>,
     backends: RefCell<Vec<Option<Rc<Ours>>>>,
+    /// Its own end of the access log.
+    pub log: Option<Sink>,
     /// Which of the workers.
     pub index: usize,
     open: Cell<usize>,
@@ -194,10 +198,15 @@ pub async fn run(
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     index: usize,
+    log: Option<SyncSender<Vec<u8>>>,
     mut listeners: mpsc::UnboundedReceiver<Listener>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let drain_limit = shared.settings.drain;
+    let log = log.map(|sender| {
+        let counters = counters.clone();
+        Sink::new(sender, move |lines| counters.log_lines_dropped.add(lines))
+    });
     let seed = std::process::id().wrapping_add(index as u32);
     let worker = Rc::new(Worker {
         rules: RefCell::new(Rc::new(Rules(shared.snapshot.load_full()))),
@@ -211,10 +220,20 @@ pub async fn run(
         groups: RefCell::default(),
         backends: RefCell::default(),
         index,
+        log,
         open: Cell::new(0),
         ended: Notify::new(),
         random: Cell::new(seed.wrapping_mul(0x9E37_79B9) | 1),
         shared,
+    });
+    let logging = tokio::task::spawn_local({
+        let worker = worker.clone();
+        async move {
+            match &worker.log {
+                Some(log) => log.run().await,
+                None => std::future::pending().await,
+            }
+        }
     });
     let reaper = tokio::task::spawn_local({
         let worker = worker.clone();
@@ -252,6 +271,10 @@ pub async fn run(
         );
     }
     reaper.abort();
+    logging.abort();
+    if let Some(log) = &worker.log {
+        log.flush();
+    }
     Ok(())
 }
 

@@ -9,9 +9,12 @@ use crate::cli::Exit;
 
 /// Variables that have no flag, sorted. Passwords must not be flags, because everybody can read those.
 pub(super) const VARIABLES: &[&str] = &[
+    "CAPTURE_REQUEST_HEADER",
     "COMPRESSION_ALGO",
     "COMPRESSION_TYPE",
     "CONNECTION_MODE",
+    "DEBUG_ERRORS_ONLY",
+    "DEBUG_HTTP_FORMAT",
     "DEFAULT_PROTOCOL",
     "DEFAULT_REQ_MODE",
     "PORTICO_STICKY_KEY",

@@ -127,6 +127,12 @@ pub(super) struct Flags {
     /// Between requests on a connection
     #[arg(long, env = "TIMEOUT_HTTP_KEEP_ALIVE", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub(super) timeout_http_keep_alive: Duration,
+    /// Access log: off, httplog, combined or json; httplog with DEBUG, else off
+    #[arg(long, env = "PORTICO_ACCESS_LOG", value_name = "FORMAT", value_parser = ["off", "httplog", "combined", "json"])]
+    pub(super) access_log: Option<String>,
+    /// Field with the request's id for services, such as X-Request-ID; a client's own is passed on
+    #[arg(long, env = "PORTICO_REQUEST_ID", value_name = "FIELD")]
+    pub(super) request_id: Option<hyper::header::HeaderName>,
     /// One line per request on standard output
     #[arg(long, env = "DEBUG", num_args = 0..=1, default_value = "false", default_missing_value = "true", value_parser = boolean)]
     pub(super) debug: bool,

@@ -9,6 +9,7 @@ use super::environment::Sources;
 use super::flags::Flags;
 use super::values::seconds;
 use crate::cli::Exit;
+use crate::l7::access_log::{self, AccessLog, Format};
 use crate::l7::auth::{Credentials, users};
 use crate::l7::compress::Compression;
 use crate::l7::environment;
@@ -54,6 +55,7 @@ pub(super) fn settings(
     let users = global_users(sources)?;
     let admin = admin(&args, sources)?;
     let listener = listener(&args)?;
+    let access_log = access_log(&args, sources)?;
     let defaults = ServiceDefaults {
         separator: args.separator,
         domain_algo: args.service_domain_algo,
@@ -80,7 +82,8 @@ pub(super) fn settings(
         workers,
         state_dir: args.state,
         drain: args.drain_seconds,
-        access_log: args.debug,
+        access_log,
+        request_id: args.request_id,
         connections_max: args.connections_max.min(connections_possible),
         timeouts: Timeouts {
             connect: timeout("TIMEOUT_CONNECT", args.timeout_connect)?,
@@ -199,6 +202,31 @@ fn prefixes(sources: &Sources<'_>, name: &str, text: &str) -> Result<PrefixSet, 
         Ok(set) => Ok(set),
         Err(error) => Err(Exit::Usage(format!("{name}: {error}"))),
     }
+}
+
+/// The access log: DEBUG's, or one of ours.
+fn access_log(args: &Flags, sources: &Sources<'_>) -> Result<access_log::Shared, Exit> {
+    let custom = sources.text("DEBUG_HTTP_FORMAT")?;
+    let named = args
+        .access_log
+        .as_deref()
+        .unwrap_or(if args.debug { "httplog" } else { "off" });
+    let format = match (named, custom) {
+        ("httplog", Some(text)) => {
+            Format::parse(&text).map_err(|error| Exit::Usage(format!("DEBUG_HTTP_FORMAT: {error}")))?
+        }
+        ("httplog", None) => Format::httplog(),
+        ("combined", _) => Format::Combined,
+        ("json", _) => Format::Json,
+        _ => return Ok(None),
+    };
+    let captures = sources.text("CAPTURE_REQUEST_HEADER")?.unwrap_or_default();
+    let captures = access_log::parse_captures(&captures);
+    Ok(Some(Arc::new(AccessLog {
+        format,
+        errors_only: sources.flag("DEBUG_ERRORS_ONLY")?,
+        captures: captures.map_err(|error| Exit::Usage(format!("CAPTURE_REQUEST_HEADER: {error}")))?,
+    })))
 }
 
 fn listener(args: &Flags) -> Result<Option<Listener>, Exit> {
