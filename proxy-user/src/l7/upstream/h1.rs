@@ -123,6 +123,13 @@ impl H1 {
         self.read.is_empty() && self.io.is_silent()
     }
 
+    /// Gives back what a large body has needed; hundreds of idle connections would keep it.
+    pub fn trim(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > 2 * limits::UPSTREAM_READ_BYTES {
+            self.read = BytesMut::new();
+        }
+    }
+
     /// The stream of an upgraded connection, and what was read of it already.
     pub fn into_stream(self) -> (Stream, Bytes) {
         (self.io, self.read.freeze())

@@ -179,6 +179,7 @@ impl Task {
         let mut idle = self.idle.borrow_mut();
         if !self.is_gone.get() && idle.len() < limits::UPSTREAM_IDLE_COUNT_MAX && now < conn.retire_at {
             conn.idle_since = now;
+            conn.h1.trim();
             idle.push_back(conn);
         }
     }

@@ -107,3 +107,18 @@ fn a_write_that_stops_anywhere_goes_on_there() {
         assert!(out.is_empty());
     }
 }
+
+#[tokio::test]
+async fn an_idle_connection_keeps_no_large_buffer() {
+    let (mut h1, _far) = pair().await;
+    h1.read.reserve(limits::UPSTREAM_BODY_READ_BYTES);
+    h1.trim();
+    assert!(h1.read.capacity() <= 2 * limits::UPSTREAM_READ_BYTES);
+    h1.read.extend_from_slice(&[0; 3 * limits::UPSTREAM_READ_BYTES]);
+    h1.trim();
+    assert_eq!(
+        h1.read.len(),
+        3 * limits::UPSTREAM_READ_BYTES,
+        "what was read stays"
+    );
+}
