@@ -8,8 +8,9 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -145,12 +146,10 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
     fs::write(&script, load::script(site.targets())).context("wrk.lua")?;
     load::wrk(&mut command, plan, workload, &script, site.targets()[0]);
     let (served, cpu) = (site.served()?, site.balancer_cpu());
-    let middle = Times::of_the_middle(Duration::from_secs(u64::from(plan.seconds)));
+    let watch = Watch::start();
     let (whole, output) = (Times::now()?, cmd::output(&mut command)?);
     let (whole, cpu) = (Times::now()?.since(&whole), site.balancer_cpu() - cpu);
-    let times = middle
-        .join()
-        .map_err(|_| anyhow!("the look at the middle panicked"))??;
+    let times = watch.middle(Duration::from_secs(u64::from(plan.seconds)))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let loaded = load::read(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     let after = site.served()?;
@@ -216,6 +215,45 @@ fn void(plan: &Plan, sample: &Sample, errors: u64) -> Result<()> {
     Ok(())
 }
 
+/// Looks at the processors while a program runs, to know afterwards what they did in its last seconds: how long it
+/// took to start, and what the processors waited for meanwhile, is no part of a run.
+struct Watch {
+    ended: mpsc::Sender<()>,
+    thread: thread::JoinHandle<Result<Vec<(Instant, Times)>>>,
+}
+
+/// A tenth of the shortest run.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Watch {
+    fn start() -> Watch {
+        let (ended, ending) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            let mut seen = vec![(Instant::now(), Times::now()?)];
+            while ending.recv_timeout(LOOK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                seen.push((Instant::now(), Times::now()?));
+            }
+            Ok(seen)
+        });
+        Watch { ended, thread }
+    }
+
+    /// From the first fifth to the last fifth of a run that ends now.
+    fn middle(self, run: Duration) -> Result<Times> {
+        let end = Instant::now();
+        drop(self.ended);
+        let seen = self.thread.join().map_err(|_| anyhow!("the watch panicked"))??;
+        let last_before = |before: Duration| {
+            let found = seen.iter().rev().find(|(at, _)| *at + before <= end);
+            found
+                .or(seen.first())
+                .map(|(_, times)| times)
+                .context("no look at the processors")
+        };
+        Ok(last_before(run / 5)?.since(last_before(run * 4 / 5)?))
+    }
+}
+
 /// The processors' time in seconds, from /proc/stat.
 struct Times {
     idle: f64,
@@ -224,16 +262,6 @@ struct Times {
 }
 
 impl Times {
-    /// From the first fifth to the last fifth of a run that begins now: when nothing starts or ends.
-    fn of_the_middle(run: Duration) -> thread::JoinHandle<Result<Times>> {
-        thread::spawn(move || {
-            thread::sleep(run / 5);
-            let begin = Times::now()?;
-            thread::sleep(run * 3 / 5);
-            Ok(Times::now()?.since(&begin))
-        })
-    }
-
     fn now() -> Result<Times> {
         let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
         Times::read(&text).context("/proc/stat has no line of all processors")
