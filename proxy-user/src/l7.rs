@@ -38,7 +38,9 @@ pub mod client;
 pub mod distribute;
 pub mod peers;
 
+pub mod forwarded;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod stream;
 
 pub mod access_log;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::limits;
 use super::metrics::Counters;
+use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::request::{self, Client};
 use super::settings::Timeouts;
@@ -196,10 +197,10 @@ impl AsyncWrite for Watched {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, client: std::net::SocketAddr, port: u16) {
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peers: Peers) {
     let state = Arc::new(ConnState::new());
     let timeouts = worker.shared.settings.timeouts;
-    let client = Rc::new(Client::new(worker.clone(), client, port, state.clone()));
+    let client = Rc::new(Client::new(worker.clone(), peers, state.clone()));
     let io = TokioIo::new(Watched {
         stream,
         state: state.clone(),
@@ -209,6 +210,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, client: std::net::Sock
     let conn = http1::Builder::new()
         .half_close(true)
         .max_buf_size(limits::HEAD_BYTES_MAX)
+        .max_header_size(limits::HEAD_BYTES_MAX)
         .serve_connection(io, service)
         .with_upgrades();
     let mut conn = Box::pin(conn);

@@ -236,6 +236,9 @@ pub const STREAM_PORTS_MAX: usize = 256;
 /// no more than its buffer of 16 KiB.
 pub const HELLO_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes of a PROXY header: addresses take 232 at most, the rest is for extras (a client certificate has about 2 KiB).
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
+
 /// How long a ClientHello may take; the original's inspect-delay.
 pub const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::limits;
+use super::proxy_protocol::Acceptance;
 
 /// What a worker accepts on.
 pub struct Listener {
@@ -89,7 +90,7 @@ pub struct Registry {
     listen: IpAddr,
     workers: Vec<UnboundedSender<Listener>>,
     http: BTreeSet<u16>,
-    accept_proxy: fn(u16) -> bool,
+    acceptance: Acceptance,
     ports: BTreeMap<u16, Opened>,
     missing: BTreeSet<u16>,
 }
@@ -106,12 +107,13 @@ impl Registry {
         listen: IpAddr,
         workers: Vec<UnboundedSender<Listener>>,
         http: impl IntoIterator<Item = u16>,
+        acceptance: Acceptance,
     ) -> Self {
         Registry {
             listen,
             workers,
             http: http.into_iter().collect(),
-            accept_proxy: |_| false,
+            acceptance,
             ports: BTreeMap::new(),
             missing: BTreeSet::new(),
         }
@@ -138,7 +140,7 @@ impl Registry {
             port,
             is_http: false,
             tls: false,
-            accept_proxy: (self.accept_proxy)(port),
+            accept_proxy: self.acceptance.concerns(port),
         };
         for (worker, socket) in self.workers.iter().zip(&opened.sockets) {
             match socket.try_clone() {

@@ -89,6 +89,12 @@ refusals! {
     UpstreamInvalid = "upstream_invalid", BAD_GATEWAY, "The service gave an invalid answer.";
     /// The rewritten path is not a path.
     RewriteInvalid = "rewrite_invalid", BAD_GATEWAY, "The rewritten path is invalid.";
+    /// The connection does not begin with the PROXY header that it must have; nothing is answered.
+    ProxyHeaderInvalid = "proxy_header_invalid", BAD_REQUEST, "";
+    /// It ended before a byte of one arrived; nothing is answered.
+    ProxyHeaderMissing = "proxy_header_missing", BAD_REQUEST, "";
+    /// It did not arrive in time; nothing is answered.
+    ProxyHeaderTimeout = "proxy_header_timeout", REQUEST_TIMEOUT, "";
     /// No service wants the connection; nothing is answered.
     NoStreamRoute = "no_stream_route", SERVICE_UNAVAILABLE, "";
     /// The ClientHello did not arrive in time, or the connection ended before it; nothing is answered.

@@ -27,8 +27,10 @@ use super::compile::Policy;
 use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
 use super::domain::without_port;
-use super::headers::{append_forwarded_for, has_token, strip_hop_by_hop};
+use super::forwarded::Hop;
+use super::headers::{has_token, strip_hop_by_hop};
 use super::limits;
+use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::router::{FrontRedirect, RedirectWhen, Route, Rule, Subject};
 use super::stats::{BytesIn, InProgress};
@@ -43,32 +45,43 @@ use super::worker::Worker;
 /// The connection that a request came on.
 pub struct Client {
     worker: Rc<Worker>,
-    address: SocketAddr,
+    peers: Peers,
     /// The address as X-Forwarded-For has it.
     forwarded_for: HeaderValue,
-    /// The listener's port.
-    port: u16,
     state: Arc<ConnState>,
 }
 
 impl Client {
     /// What is known when a connection is accepted.
-    pub fn new(worker: Rc<Worker>, address: SocketAddr, port: u16, state: Arc<ConnState>) -> Self {
-        let text = address.ip().to_canonical().to_string();
+    pub fn new(worker: Rc<Worker>, peers: Peers, state: Arc<ConnState>) -> Self {
+        let text = peers.client.ip().to_canonical().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         Client {
             worker,
-            address,
+            peers,
             forwarded_for,
-            port,
             state,
         }
     }
 
-    /// Whom the lists of addresses are asked about.
-    fn ip(&self) -> IpAddr {
-        self.address.ip()
+    /// Who is asking: the other end of the connection, or whom a trusted proxy names. Everything else that was said of
+    /// the way is removed unless it is believed.
+    fn ask(&self, headers: &mut HeaderMap) -> IpAddr {
+        let forwarding = &self.worker.shared.settings.forwarding;
+        forwarding.receive(self.peers.client.ip(), headers)
+    }
+
+    /// Tells the service which way the request took.
+    fn tell(&self, headers: &mut HeaderMap, host: &str) {
+        let hop = Hop {
+            peer: self.peers.client.ip(),
+            peer_value: &self.forwarded_for,
+            host,
+            port: self.peers.local.port(),
+            is_tls: false,
+        };
+        self.worker.shared.settings.forwarding.send(headers, &hop);
     }
 }
 
@@ -80,7 +93,7 @@ pub async fn handle(
     client.state.request_began();
     let worker = &client.worker;
     let log = (worker.shared.settings.access_log.as_ref())
-        .map(|log| Box::new(Record::new(log, worker, client.address, client.port, &request)));
+        .map(|log| Box::new(Record::new(log, worker, client.peers.client, client.peers.local.port(), &request)));
     let mut end = RequestEnd {
         conn: client.state.clone(),
         log,
@@ -131,7 +144,13 @@ async fn forward(
     end: &mut RequestEnd,
 ) -> Result<Answer, Refusal> {
     let worker = &client.worker;
-    if !worker.shared.settings.addresses.admits(client.ip()) {
+    let asking = client.ask(request.headers_mut());
+    if let Some(log) = &mut end.log
+        && log.client.ip() != asking
+    {
+        log.client = SocketAddr::new(asking, 0);
+    }
+    if !worker.shared.settings.addresses.admits(asking) {
         return Err(Refusal::AddressDeniedEverywhere);
     }
     let host = parse(&request)?.into_owned();
@@ -140,7 +159,7 @@ async fn forward(
         path: request.uri().path(),
         host: &host,
         headers: request.headers(),
-        port: client.port,
+        port: client.peers.local.port(),
     };
     let rule = match rules.route(&subject) {
         Route::Forward(_, rule) => rule,
@@ -151,7 +170,7 @@ async fn forward(
         log.backend = Some((rule.stats.name.to_string(), rule.stats.server.to_string()));
     }
     end.backend = Some(worker.in_progress(&rule.stats));
-    if !rule.policy.addresses.admits(client.ip()) {
+    if !rule.policy.addresses.admits(asking) {
         return Err(Refusal::AddressDenied);
     }
     if let Some(redirect) = apply_policy(&rule.policy, &host, &mut request)? {
@@ -365,7 +384,7 @@ fn upstream_head(
             HeaderValue::from_str(host).map_err(|_| Refusal::HostInvalid)?,
         );
     }
-    append_forwarded_for(headers, &client.forwarded_for);
+    client.tell(headers, host);
     policy.request_headers.apply(headers);
 
     if !policy.rewrites.is_empty() || parts.uri.authority().is_some() {
@@ -433,7 +452,7 @@ async fn send(
         body: Some(body_to_send),
         progress,
         opener,
-        client: client.address.ip(),
+        peers: client.peers,
         keep_alive: rule.policy.keep_alive,
         timeout: rule.policy.timeout_server,
         early: &|_, _| {},

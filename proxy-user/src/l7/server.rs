@@ -73,7 +73,12 @@ impl Proxy {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..settings.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let ports = data.iter().map(|data| data.entry.port);
-        let registry = Registry::new(settings.listen, senders.clone(), ports);
+        let registry = Registry::new(
+            settings.listen,
+            senders.clone(),
+            ports,
+            settings.proxy_protocol.clone(),
+        );
         let mut table = Table::new(snapshot.clone(), settings.clone()).with_ports(Box::new(registry));
         table.merge(kept);
         for mut copy in copies {
@@ -260,7 +265,7 @@ fn bind_data(settings: &Settings) -> Result<Vec<Data>, StartError> {
             port: address.port(),
             is_http: true,
             tls: port.tls,
-            accept_proxy: port.accept_proxy,
+            accept_proxy: port.accept_proxy || settings.proxy_protocol.concerns(address.port()),
         };
         Ok(Data { entry, sockets })
     };

@@ -14,7 +14,9 @@ use super::compress::Compression;
 use super::domain::DomainAlgo;
 use super::environment;
 use super::error_pages::ErrorPages;
+use super::forwarded::Forwarding;
 use super::prefixes::AddressPolicy;
+use super::proxy_protocol::Acceptance;
 use super::spec::User;
 use super::upstream::sticky::StickyKey;
 
@@ -59,6 +61,10 @@ pub struct Settings {
     pub defaults: ServiceDefaults,
     /// Addresses of clients that are served at all.
     pub addresses: AddressPolicy,
+    /// Connections that begin with a PROXY header.
+    pub proxy_protocol: Acceptance,
+    /// What is believed and said of the way that a request took.
+    pub forwarding: Forwarding,
     /// COMPRESSION_ALGO: for services that name no compressionAlgo.
     pub compression: Option<Arc<Compression>>,
     /// Answers of the proxy itself.

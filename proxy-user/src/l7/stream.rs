@@ -8,12 +8,11 @@
 //! touch it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 pub mod compile;
@@ -28,16 +27,12 @@ use self::hello::Hello;
 use self::table::{StreamPort, StreamRule};
 use super::limits;
 use super::listen::Entry;
+use super::proxy_protocol::{self, Peers, peek_more};
 use super::refusal::Refusal;
 use super::worker::Worker;
 
 /// Serves a connection until it ends, or gives it back: it is HTTP's.
-pub async fn serve(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    client: SocketAddr,
-    entry: Entry,
-) -> Option<TcpStream> {
+pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, peers: Peers, entry: Entry) -> Option<TcpStream> {
     let port = worker.rules().streams.get(entry.port).cloned();
     let choice = match &port {
         Some(port) => choose(port, &stream).await,
@@ -52,7 +47,7 @@ pub async fn serve(
                 // Finds out that a client has vanished; without it the tunnel's timeout does.
                 let _ = socket2::SockRef::from(&stream).set_keepalive(true);
             }
-            run(worker, &stream, client, &rule).await
+            run(worker, &stream, &peers, &rule).await
         }
     };
     // Counted before the client sees the end.
@@ -80,29 +75,13 @@ async fn choose(port: &StreamPort, stream: &TcpStream) -> Result<Arc<StreamRule>
 
 /// Reads the ClientHello and leaves it in the socket.
 async fn peek(stream: &TcpStream) -> io::Result<Hello> {
-    let mut seen = Vec::new();
+    let mut seen = Vec::with_capacity(limits::HELLO_BYTES_MAX);
     let mut known = 0;
     loop {
-        let socket = socket2::SockRef::from(stream);
-        stream
-            .async_io(Interest::READABLE, || {
-                seen.clear();
-                seen.reserve(limits::HELLO_BYTES_MAX);
-                match socket.peek(seen.spare_capacity_mut())? {
-                    0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                    // What is there has been looked at: tokio forgets that the socket is readable and waits for more.
-                    length if length == known => Err(io::ErrorKind::WouldBlock.into()),
-                    length => {
-                        known = length;
-                        // SAFETY: the kernel has written this many bytes.
-                        unsafe { seen.set_len(length) };
-                        Ok(())
-                    }
-                }
-            })
-            .await?;
+        let arrived = stream.async_io(Interest::READABLE, || peek_more(stream, &mut seen, known));
+        known = arrived.await?;
         match hello::read(&seen) {
-            Hello::Partial if known < limits::HELLO_BYTES_MAX => {}
+            Hello::Partial if known < seen.capacity() => {}
             Hello::Partial => return Ok(Hello::Other),
             done => return Ok(done),
         }
@@ -112,11 +91,17 @@ async fn peek(stream: &TcpStream) -> io::Result<Hello> {
 async fn run(
     worker: &Rc<Worker>,
     client: &TcpStream,
-    address: SocketAddr,
+    peers: &Peers,
     rule: &StreamRule,
 ) -> Result<(), Refusal> {
-    let (upstream, _counted) = connect::connect(worker, rule, address).await?;
+    let (mut upstream, _counted) = connect::connect(worker, rule, peers.client).await?;
     let _ = upstream.set_nodelay(true);
+    if let Some(version) = rule.settings().proxy_protocol {
+        let header = proxy_protocol::write(version, peers);
+        // The first bytes of a connection always find room.
+        let sent = upstream.write_all(&header).await;
+        sent.map_err(|_| Refusal::UpstreamUnreachable)?;
+    }
     worker.counters.streams.up();
     worker.counters.streams_open.up();
     let ended = copy::both(worker, client, &upstream, rule.settings().timeout_tunnel).await;

@@ -11,18 +11,22 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::domain::DomainAlgo;
+use super::forwarded::Forwarding;
 use super::prefixes::AddressPolicy;
+use super::proxy_protocol::Acceptance;
 use super::server::Proxy;
 use super::settings::{Admin, ConnectionMode, Port, ServiceDefaults, Settings, Timeouts};
 use super::upstream::sticky::StickyKey;
 
 mod admin;
 mod compression;
+mod conformance;
 mod forwarding;
 mod labels;
 mod lifecycle;
 mod listener;
 mod policies;
+mod provenance;
 mod refusals;
 mod replicas;
 mod shares;
@@ -141,6 +145,8 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
             secrets: state.join("secrets"),
             users: Vec::new(),
         },
+        proxy_protocol: Acceptance::default(),
+        forwarding: Forwarding::default(),
         addresses: AddressPolicy::default(),
         compression: None,
         error_pages: Arc::default(),

@@ -19,6 +19,7 @@ use super::auth::Guard;
 use super::compress::Encoders;
 use super::listen::{Entry, Listener};
 use super::metrics::Counters;
+use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::resolver::Resolver;
 use super::router::Snapshot;
@@ -27,7 +28,7 @@ use super::stats::{Backend, InProgress, Ours};
 use super::upstream::Upstream;
 use super::upstream::balance::Random;
 use super::upstream::group::{Group, jittered};
-use super::{conn, limits, stream};
+use super::{conn, limits, proxy_protocol, stream};
 
 /// What all workers see. Nothing in it is written on the request path.
 pub struct Shared {
@@ -309,13 +310,26 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, entry: Entry) {
 }
 
 /// What a connection is, and who serves it.
-async fn admit(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, entry: Entry) {
+async fn admit(worker: Rc<Worker>, mut stream: TcpStream, client: SocketAddr, entry: Entry) {
+    let local = stream.local_addr();
+    let mut peers = Peers {
+        client,
+        local: local.unwrap_or_else(|_| SocketAddr::new(worker.shared.settings.listen, entry.port)),
+    };
+    if entry.accept_proxy && worker.shared.settings.proxy_protocol.is_from(client.ip()) {
+        let limit = worker.shared.settings.timeouts.http_request;
+        let told = tokio::time::timeout(limit, proxy_protocol::receive(&mut stream)).await;
+        match told.unwrap_or(Err(Refusal::ProxyHeaderTimeout)) {
+            Ok(told) => peers = told.unwrap_or(peers),
+            Err(refusal) => return worker.counters.refused(refusal),
+        }
+    }
     let has_streams = worker.rules().streams.get(entry.port).is_some();
     let stream = match has_streams || !entry.is_http {
-        true => stream::serve(&worker, stream, client, entry).await,
+        true => stream::serve(&worker, stream, peers, entry).await,
         false => Some(stream),
     };
     if let Some(stream) = stream {
-        conn::serve(worker, stream, client, entry.port).await;
+        conn::serve(worker, stream, peers).await;
     }
 }

@@ -59,6 +59,30 @@ pub(super) struct Flags {
         default_value = "/errorfiles"
     )]
     pub(super) errorfiles: PathBuf,
+    /// Ports on which connections begin with a PROXY header, separated by commas, or `all`; beside those with the bind
+    /// option accept-proxy
+    #[arg(long, env = "PORTICO_ACCEPT_PROXY", value_name = "PORTS", default_value = "")]
+    pub(super) accept_proxy: String,
+    /// Who sends a PROXY header on these ports: addresses and prefixes; everybody if empty. Others send none
+    #[arg(
+        long,
+        env = "PORTICO_ACCEPT_PROXY_FROM",
+        value_name = "PREFIXES",
+        default_value = ""
+    )]
+    pub(super) accept_proxy_from: String,
+    /// Proxies whose X-Forwarded-* and Forwarded are believed: addresses and prefixes, or `none`. What others send is
+    /// removed then. Empty: nobody is believed and nothing is removed, as in the original
+    #[arg(
+        long,
+        env = "PORTICO_TRUSTED_PROXIES",
+        value_name = "PREFIXES",
+        default_value = ""
+    )]
+    pub(super) trusted_proxies: String,
+    /// What services are told: for, proto, host, port (X-Forwarded-…), forwarded (RFC 7239), or none
+    #[arg(long, env = "PORTICO_FORWARDED", value_name = "FIELDS", default_value = "for")]
+    pub(super) forwarded: String,
     /// How long requests may finish after SIGTERM
     #[arg(long, env = "PORTICO_DRAIN_SECONDS", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(super) drain_seconds: Duration,

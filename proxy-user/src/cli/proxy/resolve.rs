@@ -14,7 +14,9 @@ use crate::l7::auth::{Credentials, users};
 use crate::l7::compress::Compression;
 use crate::l7::environment;
 use crate::l7::error_pages::ErrorPages;
+use crate::l7::forwarded::{Fields, Forwarding};
 use crate::l7::prefixes::{AddressPolicy, PrefixSet};
+use crate::l7::proxy_protocol::Acceptance;
 use crate::l7::settings::{
     Admin, ConnectionMode, Listener, ServiceDefaults, Settings, Timeouts, parse_hosts, parse_ports,
     parse_tokens,
@@ -56,6 +58,8 @@ pub(super) fn settings(
     let admin = admin(&args, sources)?;
     let listener = listener(&args)?;
     let access_log = access_log(&args, sources)?;
+    let proxy_protocol = acceptance(&args, sources)?;
+    let forwarding = forwarding(&args, sources)?;
     let defaults = ServiceDefaults {
         separator: args.separator,
         domain_algo: args.service_domain_algo,
@@ -98,6 +102,8 @@ pub(super) fn settings(
             allow: prefixes(sources, "PORTICO_ALLOW_IP", &args.allow_ip)?,
             deny: prefixes(sources, "PORTICO_DENY_IP", &args.deny_ip)?,
         },
+        proxy_protocol,
+        forwarding,
         compression: compression(sources)?,
         error_pages: Arc::new(ErrorPages::read(&args.errorfiles)),
         credentials: credentials(&users)?,
@@ -239,6 +245,40 @@ fn listener(args: &Flags) -> Result<Option<Listener>, Exit> {
         repeat: args.repeat_reload,
         attempts: args.reload_attempts,
     }))
+}
+
+/// Which connections begin with a PROXY header.
+fn acceptance(args: &Flags, sources: &Sources<'_>) -> Result<Acceptance, Exit> {
+    let all = args.accept_proxy.trim() == "all";
+    let words = args
+        .accept_proxy
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty() && !all);
+    let ports = words
+        .map(|word| {
+            word.parse().map_err(|_| {
+                Exit::Usage(format!(
+                    "PORTICO_ACCEPT_PROXY: `{word}` is neither a port nor `all`"
+                ))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Acceptance {
+        ports,
+        all,
+        from: prefixes(sources, "PORTICO_ACCEPT_PROXY_FROM", &args.accept_proxy_from)?,
+    })
+}
+
+fn forwarding(args: &Flags, sources: &Sources<'_>) -> Result<Forwarding, Exit> {
+    let trusted = match args.trusted_proxies.trim() {
+        "none" => Some(PrefixSet::default()),
+        text => Some(prefixes(sources, "PORTICO_TRUSTED_PROXIES", text)?).filter(|set| !set.is_empty()),
+    };
+    let fields = Fields::parse(&args.forwarded);
+    let fields = fields.map_err(|error| Exit::Usage(format!("PORTICO_FORWARDED: {error}")))?;
+    Ok(Forwarding { trusted, fields })
 }
 
 /// What closes the admin port. A file that was named and cannot be read must not leave it open.

@@ -78,6 +78,7 @@ impl Reader<'_> {
                 value: Some(self.dest_list("userAgent", index)),
                 acl_name: String::new(),
             },
+            proxy_protocol: self.dest_text("proxyProtocol", index),
             user_def: self.dest_text("userDef", index),
             index,
             req_path_search_replace_formatted: Some(Vec::new()),

@@ -106,6 +106,7 @@ pub const PARAMETERS: &[Parameter] = &[
     destination("outlierTime"),
     destination("pathType"),
     destination("port"),
+    destination("proxyProtocol"),
     destination("redirectFromDomain"),
     destination("reqMode"),
     destination("reqPathSearchReplace"),

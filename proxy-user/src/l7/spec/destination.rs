@@ -55,6 +55,8 @@ pub struct DestSpec {
     pub include_src_port_acl: bool,
     #[serde(rename = "IncludeSrcHttpsPortACL")]
     pub include_src_https_port_acl: bool,
+    #[serde(skip)]
+    pub proxy_protocol: String,
     // From here on Portico's own: shown only where they are used, so that the shape stays the original's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_ip: Vec<String>,

@@ -7,6 +7,7 @@ use super::table::{Balance, NamePattern, StreamDest, StreamSettings, Target};
 use crate::l7::compile::{seconds, words};
 use crate::l7::domain::{DomainAlgo, DomainPattern};
 use crate::l7::params::Problem;
+use crate::l7::proxy_protocol::Version;
 use crate::l7::rewrite::regex;
 use crate::l7::settings::Timeouts;
 use crate::l7::spec::{DestSpec, ServiceSpec};
@@ -48,6 +49,8 @@ pub fn destination(spec: &ServiceSpec, dest: &DestSpec, timeouts: &Timeouts) -> 
             timeout_client: seconds("timeoutClient", &dest.timeout_client)?.unwrap_or(timeouts.client),
             timeout_tunnel: seconds("timeoutTunnel", &dest.timeout_tunnel)?.unwrap_or(timeouts.tunnel),
             keepalive: dest.clitcpka,
+            proxy_protocol: Version::parse(&dest.proxy_protocol)
+                .map_err(|text| Problem::new("proxyProtocol", text))?,
         },
     })
 }

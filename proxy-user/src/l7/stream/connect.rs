@@ -173,6 +173,7 @@ mod tests {
                     timeout_client: Duration::from_secs(1),
                     timeout_tunnel: Duration::from_secs(1),
                     keepalive: false,
+                    proxy_protocol: None,
                 },
             })],
         }

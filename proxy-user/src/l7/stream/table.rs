@@ -15,6 +15,7 @@ use regex::Regex;
 
 use crate::l7::domain::DomainPattern;
 use crate::l7::limits;
+use crate::l7::proxy_protocol::Version;
 use crate::l7::router::CompiledService;
 
 /// A destination in mode `tcp` or `sni`, as its service compiles it.
@@ -64,6 +65,8 @@ pub struct StreamSettings {
     pub timeout_tunnel: Duration,
     /// clitcpka.
     pub keepalive: bool,
+    /// proxyProtocol: the service is told who its client is.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// Which member of a group is next.

@@ -4,10 +4,12 @@
 use std::io;
 use std::net::SocketAddr;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::io::Stream;
 use super::target::{Protocol, Target};
+use crate::l7::proxy_protocol::{self, Peers};
 
 /// A new connection.
 pub struct Connected {
@@ -17,9 +19,14 @@ pub struct Connected {
     pub is_h2: bool,
 }
 
-/// Connects.
-pub async fn connect(address: SocketAddr, target: &Target) -> io::Result<Connected> {
-    let stream = TcpStream::connect(address).await?;
+/// Connects. With proxyProtocol the task is told on whose behalf; without a client, on ours.
+pub async fn connect(address: SocketAddr, target: &Target, peers: Option<&Peers>) -> io::Result<Connected> {
+    let mut stream = TcpStream::connect(address).await?;
+    match (target.proxy_protocol, peers) {
+        (None, _) => {}
+        (Some(version), Some(peers)) => stream.write_all(&proxy_protocol::write(version, peers)).await?,
+        (Some(version), None) => stream.write_all(proxy_protocol::local(version)).await?,
+    }
     stream.set_nodelay(true)?;
     secure(stream, target).await
 }

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ use super::target::{self, Protocol, Target};
 use super::task::{Busy, Conn, Task};
 use super::{Upstream, sticky};
 use crate::l7::limits;
+use crate::l7::proxy_protocol::{self, Peers};
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
 
@@ -64,6 +66,8 @@ pub struct Pick {
     pub session: Option<u64>,
     /// For consistent hashing.
     pub key: u64,
+    /// The client, for tasks that are told of it.
+    pub peers: Option<Peers>,
 }
 
 /// A connection that one request has. Dropped without [`Lease::release`], it is closed.
@@ -105,10 +109,12 @@ impl Lease {
         } = self;
         let now = Instant::now();
         conn.served += 1;
+        // Such a connection is its client's.
+        let is_owned = group.target.proxy_protocol.is_some();
         let makes_room = group.target.discovery == target::Discovery::Vip
             && conn.served >= limits::UPSTREAM_TURN_REQUESTS
             && group.turns.take(now);
-        if !makes_room {
+        if !makes_room && !is_owned {
             busy.task().put_idle(conn, now);
         }
     }
@@ -246,7 +252,7 @@ impl Group {
         let mut tried = Vec::new();
         loop {
             let task = self.choose(worker, pick, &tried)?;
-            match self.open(worker, &task).await {
+            match self.open(worker, &task, pick).await {
                 Ok(connected) => return Ok((connected.stream, task.begin())),
                 Err(failed) if failed.is_final || tried.len() >= self.target.retries as usize => {
                     return Err(failed.refusal);
@@ -273,7 +279,7 @@ impl Group {
             if let Some(leased) = self.reuse(&task, fresh) {
                 return Ok(leased);
             }
-            let failed = match self.begin(worker, &task).await {
+            let failed = match self.begin(worker, &task, pick).await {
                 Ok(leased) => return Ok(leased),
                 Err(failed) => failed,
             };
@@ -338,6 +344,9 @@ impl Group {
     }
 
     fn reuse(self: &Rc<Self>, task: &Rc<Task>, fresh: bool) -> Option<Leased> {
+        if self.target.proxy_protocol.is_some() {
+            return None;
+        }
         if self.target.protocol != Protocol::Http1
             && let Some(part) = task.shared.borrow().iter().find_map(Shared::part)
         {
@@ -360,9 +369,9 @@ impl Group {
         })
     }
 
-    async fn begin(self: &Rc<Self>, worker: &Worker, task: &Rc<Task>) -> Result<Leased, Failed> {
+    async fn begin(self: &Rc<Self>, worker: &Worker, task: &Rc<Task>, pick: Pick) -> Result<Leased, Failed> {
         let live = task.count_connection();
-        let connected = self.open(worker, task).await?;
+        let connected = self.open(worker, task, pick).await?;
         let age = worker.jitter(match self.target.discovery {
             target::Discovery::Vip => limits::UPSTREAM_AGE_MAX,
             target::Discovery::Tasks => limits::TASK_AGE_MAX,
@@ -379,14 +388,16 @@ impl Group {
         let shared = Shared::handshake(connected.stream, age).await;
         let shared = shared.map_err(|_| failed())?;
         let part = shared.part();
-        task.shared.borrow_mut().push(shared);
+        if self.target.proxy_protocol.is_none() {
+            task.shared.borrow_mut().push(shared);
+        }
         part.map(|part| Leased::H2(part, task.begin())).ok_or_else(failed)
     }
 
-    async fn open(&self, worker: &Worker, task: &Task) -> Result<Connected, Failed> {
+    async fn open(&self, worker: &Worker, task: &Task, pick: Pick) -> Result<Connected, Failed> {
         let connected = tokio::time::timeout(
             self.target.timeout_connect,
-            connect::connect(task.address, &self.target),
+            connect::connect(task.address, &self.target, pick.peers.as_ref()),
         );
         let (refusal, is_final) = match connected.await {
             Ok(Ok(connected)) => {
@@ -409,7 +420,10 @@ impl Group {
     }
 
     /// Wraps a connection as requests would have it.
-    pub async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
+    pub async fn secure(&self, mut stream: TcpStream) -> io::Result<Stream> {
+        if let Some(version) = self.target.proxy_protocol {
+            stream.write_all(proxy_protocol::local(version)).await?;
+        }
         Ok(connect::secure(stream, &self.target).await?.stream)
     }
 }

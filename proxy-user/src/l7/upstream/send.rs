@@ -30,6 +30,7 @@ use super::response::{ResponseBody, Wait};
 use super::task::{Busy, Task};
 use crate::l7::body::{Opener, Progress, ToUpstream};
 use crate::l7::limits;
+use crate::l7::proxy_protocol::Peers;
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
 
@@ -49,8 +50,8 @@ pub struct Call<'a> {
     pub progress: Option<Rc<Progress>>,
     /// Opens the body's gate.
     pub opener: Option<Opener>,
-    /// The client, for hashing.
-    pub client: std::net::IpAddr,
+    /// The client, and the address that it used.
+    pub peers: Peers,
     /// Whether connections are used for another request.
     pub keep_alive: bool,
     /// How long a task may be silent.
@@ -144,13 +145,16 @@ fn is_well(status: StatusCode) -> bool {
 }
 
 fn pick(group: &Group, call: &mut Call<'_>) -> Pick {
-    let mut pick = Pick::default();
+    let mut pick = Pick {
+        peers: Some(call.peers),
+        ..Pick::default()
+    };
     if let Balance::Hash(key) = &group.target.balance {
         let field = match key {
             HashKey::Header(name) => call.head.headers.get(name),
             HashKey::Client => None,
         };
-        pick.key = match (field, call.client.to_canonical()) {
+        pick.key = match (field, call.peers.client.ip().to_canonical()) {
             (Some(value), _) => balance::key(value.as_bytes()),
             (None, std::net::IpAddr::V4(ip)) => balance::key(&ip.octets()),
             (None, std::net::IpAddr::V6(ip)) => balance::key(&ip.octets()),

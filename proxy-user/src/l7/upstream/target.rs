@@ -13,6 +13,7 @@ use super::sticky::Sticky;
 use super::tls::{Tls, Wish};
 use crate::l7::limits;
 use crate::l7::params::Problem;
+use crate::l7::proxy_protocol::Version;
 use crate::l7::settings::Settings;
 use crate::l7::spec::{DestSpec, ServiceSpec};
 
@@ -55,6 +56,8 @@ pub struct Target {
     pub protocol: Protocol,
     /// Whether and how it is spoken in secret.
     pub tls: Option<Tls>,
+    /// Each connection begins with who the client is, and serves nobody else.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// What a name is asked for.
@@ -133,6 +136,7 @@ impl Target {
             timeout_idle: limits::UPSTREAM_IDLE_MAX,
             protocol: Protocol::Http1,
             tls: None,
+            proxy_protocol: None,
         }
     }
 
@@ -158,6 +162,8 @@ impl Target {
         }
         target.balance = balance(given, target.discovery)?;
         target.check = check(dest, given)?;
+        let version = Version::parse(&dest.proxy_protocol);
+        target.proxy_protocol = version.map_err(|text| Problem::new("proxyProtocol", text))?;
         target.protocol = match given.text("upstreamProtocol") {
             None | Some("http1") => Protocol::Http1,
             Some("h2c") => Protocol::H2c,
