@@ -10,6 +10,7 @@ mod build;
 mod cases;
 mod cmd;
 mod demo;
+mod fuzz;
 mod image;
 mod lab;
 mod licences;
@@ -59,6 +60,8 @@ enum Verb {
     },
     /// The tour, step by step, on three nodes
     Demo(demo::Args),
+    /// Feed parsers and the proxy with mutated inputs
+    Fuzz(fuzz::Args),
     /// Everything that can be tested on this machine
     Test(test::Args),
     /// What IPVS, eBPF and userspace cost, measured side by side
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Image => image::run(),
         Verb::Lab { verb } => lab::run(&verb),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Vm { verb } => vm::run(&verb),

@@ -22,6 +22,7 @@ mod admin;
 mod compression;
 mod conformance;
 mod forwarding;
+mod fuzz;
 mod labels;
 mod lifecycle;
 mod listener;

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask fuzz`: mutated inputs for longer than the moment that the tests give them.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{cmd, progress::step};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// For how long each
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Only this one (all by default)
+    #[arg(value_enum)]
+    target: Option<Target>,
+}
+
+/// What is fed with mutations; the seeds of each are in tests/fuzz/seeds.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Target {
+    /// Bytes of a connection to the whole proxy
+    #[value(name = "head")]
+    RequestHead,
+    /// Queries of the reconfigure API
+    Query,
+    /// The PROXY protocol, both versions
+    #[value(name = "proxy_header")]
+    ProxyHeader,
+    /// The server name of a ClientHello
+    #[value(name = "hello")]
+    ClientHello,
+    /// Services as an engine lists them
+    Labels,
+}
+
+impl Target {
+    fn test(self) -> &'static str {
+        match self {
+            Target::RequestHead => "request_head",
+            Target::Query => "query",
+            Target::ProxyHeader => "proxy_header",
+            Target::ClientHello => "client_hello",
+            Target::Labels => "labels",
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<u8> {
+    let targets = args
+        .target
+        .as_ref()
+        .map_or(Target::value_variants(), std::slice::from_ref);
+    let mut failed = Vec::new();
+    for target in targets {
+        step(format!("fuzz {} for {} s", target.test(), args.seconds));
+        let mut command = cmd::host(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+        let test = format!("l7::tests::fuzz::{}", target.test());
+        command.args([
+            "test",
+            "--package",
+            "proxy-user",
+            "--lib",
+            "--",
+            "--exact",
+            "--nocapture",
+            &test,
+        ]);
+        command.env("PORTICO_FUZZ_SECONDS", args.seconds.to_string());
+        if cmd::run(&mut command).is_err() {
+            failed.push(target.test());
+        }
+    }
+    match failed.as_slice() {
+        [] => Ok(0),
+        names => bail!("failed: {}", names.join(", ")),
+    }
+}
