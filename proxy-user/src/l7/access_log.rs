@@ -42,7 +42,8 @@ pub struct AccessLog {
 /// One line, collected while the request runs.
 pub struct Record {
     worker: Rc<Worker>,
-    client: SocketAddr,
+    /// Who asked.
+    pub client: SocketAddr,
     /// The port that the client connected to.
     port: u16,
     began: Instant,
