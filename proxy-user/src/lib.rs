@@ -20,3 +20,6 @@ pub mod model;
 pub mod providers;
 pub mod reconcile;
 pub mod unix_http;
+
+#[cfg(test)]
+mod compatibility;

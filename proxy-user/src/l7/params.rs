@@ -131,4 +131,6 @@ pub fn go_bool(value: &str) -> bool {
 }
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Command lines and secrets, and the settings that they mean.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Parser;
@@ -68,7 +69,7 @@ fn wrong_values_are_wrong_usage() {
 }
 
 /// Settings of an environment.
-fn environment(variables: &[(&str, &str)]) -> Result<Settings, Exit> {
+fn environment_of(variables: &[(&str, &str)]) -> Result<Settings, Exit> {
     let get = |name: &str| {
         let found = variables.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())
@@ -97,7 +98,7 @@ fn what_cannot_be_honoured_ends_the_start_and_names_what_to_use_instead() {
         ("RESOLVERS", "nameserver dns nowhere", "has no address"),
         ("COMPRESSION_ALGO", "zstd", "gzip"),
     ] {
-        let error = environment(&[(name, value)]).expect_err(name);
+        let error = environment_of(&[(name, value)]).expect_err(name);
         assert_eq!(error.code(), 2, "{name}");
         let text = error.to_string();
         assert!(text.contains(name) && text.contains(instead), "{text}");
@@ -111,7 +112,7 @@ fn what_cannot_be_honoured_ends_the_start_and_names_what_to_use_instead() {
         ("EXTRA_FRONTEND", ""),
         ("RESOLVERS", "nameserver dns 127.0.0.11:53"),
     ];
-    let settings = environment(&image).unwrap();
+    let settings = environment_of(&image).unwrap();
     assert_eq!(settings.nameservers, ["127.0.0.11:53".parse().unwrap()]);
 }
 
@@ -124,7 +125,7 @@ fn services_of_the_environment_are_read_and_what_is_wrong_is_named() {
             ("DFP_SERVICE_1_PORT", "1"),
             more,
         ];
-        environment(&base)
+        environment_of(&base)
     };
     assert_eq!(service(("X", "y")).unwrap().services[0].spec.service_name, "a");
     let error = service(("DFP_SERVICE_1_HTTPS_PORT", "x")).err().unwrap();
@@ -218,4 +219,60 @@ fn what_closes_the_admin_port_is_never_left_out() {
     // An empty secret closes nothing, and must not seem to.
     std::fs::write(dir.path().join("dfp_admin_token"), "\n").unwrap();
     assert!(admin(&line).is_err());
+}
+
+#[test]
+fn every_variable_stands_in_the_table_and_does_what_it_says() {
+    use std::collections::BTreeMap;
+
+    use clap::CommandFactory;
+
+    let table = crate::compatibility::rows("Every variable");
+    let command = Line::command();
+    let flags: BTreeMap<&str, &str> = (command.get_arguments())
+        .filter_map(|flag| Some((flag.get_env()?.to_str()?, flag.get_long()?)))
+        .collect();
+    let refused = unsupported::REFUSED.iter().map(|(name, _)| *name);
+    // What the log is set up with, before anything else.
+    let known: BTreeSet<&str> = (flags.keys().copied())
+        .chain(environment::VARIABLES.iter().copied())
+        .chain(unsupported::NO_EFFECT.iter().copied())
+        .chain(refused.chain(["PORTICO_LOG"]))
+        .collect();
+    let documented: BTreeSet<&str> = (table.iter())
+        .filter(|row| row.status != "not yet")
+        .map(|row| row.name.as_str())
+        .collect();
+    let wrong: Vec<_> = documented.symmetric_difference(&known).collect();
+    assert!(
+        wrong.is_empty(),
+        "only in one of docs/compatibility.md (Every variable) and the code: {wrong:?}"
+    );
+    for row in &table {
+        let name = row.name.as_str();
+        assert_eq!(
+            row.status == "no effect",
+            unsupported::NO_EFFECT.contains(&name),
+            "{name}"
+        );
+        if row.status == "not yet" {
+            assert!(!known.contains(name), "{name} is read now");
+        }
+        if row.example.is_empty() || row.status == "not yet" {
+            continue;
+        }
+        let outcome = match flags.get(name) {
+            Some(long) => read(&[&format!("--{long}={}", row.example)], Path::new("/nonexistent")),
+            None => environment_of(&[(name, &row.example)]),
+        };
+        match (row.status.as_str(), outcome) {
+            ("refused", Ok(_)) => panic!("{name} is refused in the table and taken by the code"),
+            ("refused", Err(error)) => {
+                assert!(error.code() == 2 && error.to_string().contains(name), "{error}");
+            }
+            ("same" | "better" | "own" | "no effect", Ok(_)) => {}
+            (status, Ok(_)) => panic!("{name}: `{status}` is no status"),
+            (_, Err(error)) => panic!("{name}={}: {error}", row.example),
+        }
+    }
 }

@@ -14,11 +14,16 @@ pub(super) const NO_EFFECT: &[&str] = &[
     "HEALTHCHECK",
     "MODE",
     "RECONFIGURE_ATTEMPTS",
+    "SKIP_ADDRESS_VALIDATION",
     "TERMINATE_ON_RELOAD",
 ];
 
 /// Variables that would change behaviour and cannot be honoured, and what to use instead.
 pub(super) const REFUSED: &[(&str, &str)] = &[
+    (
+        "CA_FILE",
+        "is not supported yet, and the proxy would behave otherwise without it",
+    ),
     (
         "CRT_LIST_PATH",
         "a crt-list is HAProxy's; put the certificates into /certs or into secrets named cert-*, and name the first \
@@ -51,12 +56,6 @@ pub(super) fn refuse(sources: &Sources<'_>) -> Result<(), Exit> {
             _ => (*instead).to_owned(),
         };
         return Err(Exit::Usage(format!("{name}: {why}")));
-    }
-    // Not supported yet.
-    if sources.any("CA_FILE")?.is_some() {
-        return Err(Exit::Usage(
-            "CA_FILE is not supported yet, and the proxy would behave otherwise without it".into(),
-        ));
     }
     for name in NO_EFFECT {
         if sources.any(name)?.is_some() {
