@@ -98,10 +98,10 @@ impl<'a> Shared<'a> {
         const REQUEST: [&str; 3] = ["addReqHeader", "setReqHeader", "delReqHeader"];
         const RESPONSE: [&str; 3] = ["addResHeader", "setResHeader", "delResHeader"];
         let request_headers =
-            HeaderEdits::parse(&spec.add_req_header, &spec.set_req_header, &spec.del_req_header)
+            HeaderEdits::of_request(&spec.add_req_header, &spec.set_req_header, &spec.del_req_header)
                 .map_err(|(which, text)| Problem::new(REQUEST[which], text))?;
         let response_headers =
-            HeaderEdits::parse(&spec.add_res_header, &spec.set_res_header, &spec.del_res_header)
+            HeaderEdits::of_response(&spec.add_res_header, &spec.set_res_header, &spec.del_res_header)
                 .map_err(|(which, text)| Problem::new(RESPONSE[which], text))?;
         let mode = match spec.connection_mode.as_str() {
             "" => settings.defaults.connection_mode,

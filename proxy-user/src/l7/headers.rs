@@ -3,6 +3,11 @@
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+mod expression;
+
+pub use expression::Facts;
+use expression::{Expression, Fetches};
+
 /// Removes what RFC 9110 §7.6.1 calls hop-by-hop: the fields that Connection names, and those that are always.
 ///
 /// Transfer-Encoding goes too: the framing of the next hop is written by the proxy, never copied.
@@ -66,18 +71,32 @@ pub fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
 /// Additions, replacements and deletions of fields, in the original's order: add, set, delete.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderEdits {
-    add: Vec<(HeaderName, HeaderValue)>,
-    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, Expression)>,
+    set: Vec<(HeaderName, Expression)>,
     delete: Vec<HeaderName>,
 }
 
 impl HeaderEdits {
-    /// Reads the three lists. An error says what is wrong with which of them (0, 1 or 2).
-    pub fn parse(add: &[String], set: &[String], delete: &[String]) -> Result<Self, (usize, String)> {
+    /// Reads the three lists for requests. An error says what is wrong with which of them (0, 1 or 2).
+    pub fn of_request(add: &[String], set: &[String], delete: &[String]) -> Result<Self, (usize, String)> {
+        HeaderEdits::parse(add, set, delete, expression::REQUEST)
+    }
+
+    /// The same for answers.
+    pub fn of_response(add: &[String], set: &[String], delete: &[String]) -> Result<Self, (usize, String)> {
+        HeaderEdits::parse(add, set, delete, expression::RESPONSE)
+    }
+
+    fn parse(
+        add: &[String],
+        set: &[String],
+        delete: &[String],
+        fetches: Fetches,
+    ) -> Result<Self, (usize, String)> {
         let pairs = |which: usize, items: &[String]| -> Result<Vec<_>, (usize, String)> {
             items
                 .iter()
-                .map(|item| pair(item).map_err(|text| (which, text)))
+                .map(|item| pair(item, fetches).map_err(|text| (which, text)))
                 .collect()
         };
         Ok(HeaderEdits {
@@ -92,12 +111,16 @@ impl HeaderEdits {
     }
 
     /// Applies them.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.add {
-            headers.append(name.clone(), value.clone());
+    pub fn apply(&self, headers: &mut HeaderMap, facts: &Facts) {
+        for (name, expression) in &self.add {
+            if let Some(value) = expression.value(headers, facts) {
+                headers.append(name.clone(), value);
+            }
         }
-        for (name, value) in &self.set {
-            headers.insert(name.clone(), value.clone());
+        for (name, expression) in &self.set {
+            if let Some(value) = expression.value(headers, facts) {
+                headers.insert(name.clone(), value);
+            }
         }
         for name in &self.delete {
             headers.remove(name);
@@ -105,16 +128,13 @@ impl HeaderEdits {
     }
 }
 
-/// Reads `Name value`, with HAProxy's quotes and backslashes in the value.
-fn pair(item: &str) -> Result<(HeaderName, HeaderValue), String> {
+/// Reads `Name value [if …]`.
+fn pair(item: &str, fetches: Fetches) -> Result<(HeaderName, Expression), String> {
     let item = item.trim();
     let (name, value) = item
         .split_once(char::is_whitespace)
         .ok_or_else(|| format!("`{item}` is not `Name value`"))?;
-    let value = plain_value(value.trim())?;
-    let value =
-        HeaderValue::from_str(&value).map_err(|_| format!("`{item}` has a value that no field can have"))?;
-    Ok((field_name(name)?, value))
+    Ok((field_name(name)?, Expression::parse(value, fetches)?))
 }
 
 fn field_name(text: &str) -> Result<HeaderName, String> {
@@ -132,41 +152,6 @@ fn field_name(text: &str) -> Result<HeaderName, String> {
         true => Err(format!("`{text}` belongs to the connection and cannot be edited")),
         false => Ok(name),
     }
-}
-
-fn plain_value(text: &str) -> Result<String, String> {
-    if text.contains("%[") {
-        return Err(format!("`{text}` has an expression, which is not supported yet"));
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut word = String::new();
-    let (mut quote, mut chars, mut words) = (None, text.chars(), 0);
-    while let Some(char) = chars.next() {
-        match (char, quote) {
-            ('\\', None | Some('"')) => word.extend(chars.next()),
-            (mark, Some(open)) if mark == open => quote = None,
-            ('"' | '\'', None) => quote = Some(char),
-            (space, None) if space.is_whitespace() => {
-                push_word(&mut out, &mut word, &mut words, text)?;
-            }
-            (other, _) => word.push(other),
-        }
-    }
-    push_word(&mut out, &mut word, &mut words, text)?;
-    Ok(out)
-}
-
-fn push_word(out: &mut String, word: &mut String, words: &mut usize, text: &str) -> Result<(), String> {
-    if *words > 0 && (word == "if" || word == "unless") {
-        return Err(format!("`{text}` has a condition, which is not supported yet"));
-    }
-    if *words > 0 && !word.is_empty() {
-        out.push(' ');
-    }
-    out.push_str(word);
-    word.clear();
-    *words += 1;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -215,26 +200,32 @@ mod tests {
     }
 
     #[test]
-    fn plain_values_are_read_and_expressions_refused() {
-        let read =
-            |text: &str| HeaderEdits::parse(&[text.into()], &[], &[]).map(|edits| edits.add[0].clone());
-        for (text, value) in [
-            ("X-A b", "b"),
-            ("X-A  \"b c\"", "b c"),
-            ("X-A b\\ c", "b c"),
-            ("X-A b c", "b c"),
-            ("X-A 'q\"q'", "q\"q"),
-        ] {
-            assert_eq!(read(text).unwrap().1, value, "{text}");
+    fn edits_are_made_in_their_order_and_framing_is_not_edited() {
+        let facts = Facts {
+            client: "192.0.2.1:5".parse().unwrap(),
+            port: 80,
+            is_tls: false,
+        };
+        let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
+        let edits = HeaderEdits::of_request(
+            &list(&["X-A 2", "X-B b if { ssl_fc }"]),
+            &list(&["X-C was-%[hdr(X-A)]", "X-D d unless { ssl_fc }"]),
+            &list(&["X-A"]),
+        );
+        let mut headers = map(&[("x-a", "1"), ("x-d", "old")]);
+        edits.unwrap().apply(&mut headers, &facts);
+        assert_eq!(headers, map(&[("x-c", "was-2"), ("x-d", "d")]));
+        for text in ["X-A", "X:A b", "Content-Length 5", "X-A %[date]"] {
+            assert!(
+                HeaderEdits::of_request(&list(&[text]), &[], &[]).is_err(),
+                "{text}"
+            );
         }
-        for text in [
-            "X-A",
-            "X-A %[src]",
-            "X-A b if { ssl_fc }",
-            "X:A b",
-            "Content-Length 5",
-        ] {
-            assert!(read(text).is_err(), "{text}");
-        }
+        assert_eq!(
+            HeaderEdits::of_response(&[], &[], &list(&["Transfer-Encoding"]))
+                .unwrap_err()
+                .0,
+            2
+        );
     }
 }

@@ -28,7 +28,7 @@ use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
 use super::domain::without_port;
 use super::forwarded::Hop;
-use super::headers::{has_token, strip_hop_by_hop};
+use super::headers::{Facts, has_token, strip_hop_by_hop};
 use super::limits;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
@@ -82,6 +82,15 @@ impl Client {
             is_tls: false,
         };
         self.worker.shared.settings.forwarding.send(headers, &hop);
+    }
+
+    /// What header rules can ask. TLS is not terminated yet.
+    fn facts(&self) -> Facts {
+        Facts {
+            client: self.peers.client,
+            port: self.peers.local.port(),
+            is_tls: false,
+        }
     }
 }
 
@@ -385,7 +394,7 @@ fn upstream_head(
         );
     }
     client.tell(headers, host);
-    policy.request_headers.apply(headers);
+    policy.request_headers.apply(headers, &client.facts());
 
     if !policy.rewrites.is_empty() || parts.uri.authority().is_some() {
         parts.uri = rewritten(&parts.uri, policy)?;
@@ -484,7 +493,7 @@ fn respond(
         session,
     } = reply;
     let protocol = parts.headers.get(header::UPGRADE).cloned();
-    clean_response(&mut parts.headers, &rule.policy);
+    clean_response(&mut parts.headers, &rule.policy, client);
     if let (Some(token), Some(sticky)) = (session, &rule.upstream.target.sticky) {
         sticky.set(&mut parts.headers, token, false);
     }
@@ -520,9 +529,9 @@ fn respond(
     }
 }
 
-fn clean_response(headers: &mut HeaderMap, policy: &Policy) {
+fn clean_response(headers: &mut HeaderMap, policy: &Policy, client: &Client) {
     strip_hop_by_hop(headers);
-    policy.response_headers.apply(headers);
+    policy.response_headers.apply(headers, &client.facts());
 }
 
 fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Outgoing> {

@@ -298,7 +298,7 @@ fn a_wrong_update_names_its_parameter_and_leaves_the_last_good_version() {
         ("port=1&redirectFromDomain=old.com", "redirectFromDomain"),
         ("port=1&reqPathSearchReplace=one", "reqPathSearchReplace"),
         ("port=1&addReqHeader=Broken", "addReqHeader"),
-        ("port=1&setResHeader=X-A%20%25[src]", "setResHeader"),
+        ("port=1&setResHeader=X-A%20%25[date]", "setResHeader"),
         ("port=1&srcPort=x", "srcPort"),
         ("port=1&outboundHostname=a/b", "outboundHostname"),
         ("port=1&reqMode=udp&srcPort=1", "reqMode"),

@@ -207,3 +207,28 @@ fn services_of_the_environment_are_there_from_the_start_and_are_not_kept() {
     site.proxy = Some(Proxy::start(settings(site.state.path())).unwrap());
     assert_eq!(site.get("/a").status, 503);
 }
+
+#[test]
+fn header_rules_know_the_connection() {
+    let site = Site::start();
+    let query = format!(
+        "serviceName=a&servicePath=/&outboundHostname=127.0.0.1&port={}&setReqHeader={}&addResHeader={}",
+        echo_origin().port(),
+        encoded("X-From %[src] if { src 127.0.0.0/8 },X-Plain yes unless { ssl_fc },X-Tls yes if { ssl_fc }"),
+        encoded("X-Port %[dst_port],X-Length \"is %[res.hdr(Content-Length)]\"")
+    );
+    let reply = site.reconfigure(&query);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let reply = site.get("/");
+    let seen = reply.text();
+    assert_eq!(
+        (
+            field(&seen, "x-from"),
+            field(&seen, "x-plain"),
+            field(&seen, "x-tls")
+        ),
+        (Some("127.0.0.1"), Some("yes"), None)
+    );
+    assert_eq!(reply.field("x-port"), Some(&*site.data().port().to_string()));
+    assert_eq!(reply.field("x-length"), Some(&*format!("is {}", seen.len())));
+}
