@@ -35,6 +35,10 @@ fn every_parameter_stands_in_the_table_and_does_what_it_says() {
             row.name,
             row.status
         );
+        // What needs a file beside it has a test of its own.
+        if row.example.is_empty() {
+            continue;
+        }
         let mut params = Params::default();
         for pair in row.example.split('&') {
             let (name, value) = pair.split_once('=').expect("name=value");
