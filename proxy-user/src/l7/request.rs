@@ -101,8 +101,15 @@ pub async fn handle(
 ) -> Result<Response<Outgoing>, Infallible> {
     client.state.request_began();
     let worker = &client.worker;
-    let log = (worker.shared.settings.access_log.as_ref())
-        .map(|log| Box::new(Record::new(log, worker, client.peers.client, client.peers.local.port(), &request)));
+    let log = (worker.shared.settings.access_log.as_ref()).map(|log| {
+        Box::new(Record::new(
+            log,
+            worker,
+            client.peers.client,
+            client.peers.local.port(),
+            &request,
+        ))
+    });
     let mut end = RequestEnd {
         conn: client.state.clone(),
         log,

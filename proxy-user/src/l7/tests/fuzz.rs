@@ -211,13 +211,12 @@ fn suspicious_origin() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
                 line.split_once(':')
                     .is_some_and(|(name, _)| !name.is_empty() && !name.contains(' '))
             };
-            let is_plain =
-                !head.iter().any(|byte| *byte == 0) && lines.iter().all(|line| !line.contains(['\r', '\n']));
+            let is_plain = !head.contains(&0) && lines.iter().all(|line| !line.contains(['\r', '\n']));
             if hosts != 1
                 || lengths + codings > 1
                 || !is_request
                 || !is_plain
-                || !lines[1..].iter().all(|line| is_field(line))
+                || !lines[1..].iter().all(is_field)
             {
                 notes.lock().unwrap().push(head.escape_ascii().to_string());
                 return;
