@@ -156,6 +156,8 @@ async fn follow_events(client: &Client, wake: &Notify) {
         while let Some(Ok(_)) = response.body_mut().frame().await {
             wake.notify_one();
         }
+        // A stream that ends may be an engine that ends: that is shown now, not at the next poll.
+        wake.notify_one();
     }
 }
 

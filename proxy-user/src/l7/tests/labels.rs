@@ -87,10 +87,11 @@ impl Engine {
         let mut state = self.state.lock().unwrap();
         let mut told = state.events;
         loop {
-            state = self.changed.wait(state).unwrap();
+            // Asked before the first wait too: it may have begun to refuse since the subscription came.
             if state.refuses.is_some() {
                 return;
             }
+            state = self.changed.wait(state).unwrap();
             if state.events > told {
                 told = state.events;
                 if wire.stream.get_mut().write_all(b"2\r\n{}\r\n").is_err() {
