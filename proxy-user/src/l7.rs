@@ -13,6 +13,8 @@
 pub mod limits;
 pub mod settings;
 
+pub mod tls;
+
 pub mod environment;
 pub mod params;
 pub mod secret;

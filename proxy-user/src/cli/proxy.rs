@@ -11,6 +11,7 @@ use crate::l7::server::{Proxy, StartError};
 mod environment;
 mod flags;
 mod resolve;
+mod tls;
 mod unsupported;
 mod values;
 
@@ -79,7 +80,7 @@ fn explain(error: StartError) -> Exit {
     let (address, source) = match &error {
         StartError::Bind { address, source } => (address, source),
         StartError::Service(text) => return Exit::Usage(text.clone()),
-        StartError::Thread(_) => return Exit::Failed(error.to_string()),
+        StartError::Tls(_) | StartError::Thread(_) => return Exit::Failed(error.to_string()),
     };
     let how = match source.kind() {
         io::ErrorKind::AddrInUse => format!(

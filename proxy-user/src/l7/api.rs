@@ -25,15 +25,16 @@ use super::spec::ServiceSpec;
 use super::state::Keeper;
 use super::stats::rates::Rates;
 use super::table::Table;
-use super::{labels, limits};
+use super::{labels, limits, tls};
 
 mod answer;
+mod certs;
 mod copy;
 mod guard;
 mod reconfigure;
 mod views;
 
-use answer::{Answer, TEXT, certs, moved, plain, respond};
+use answer::{Answer, TEXT, moved, plain, respond};
 pub use guard::Guard;
 pub use views::count_rates;
 
@@ -67,6 +68,8 @@ pub struct Api {
     pub counters: Vec<Arc<Counters>>,
     /// Fixed at start.
     pub settings: Settings,
+    /// Certificates.
+    pub certs: Arc<tls::Store>,
     /// Who may call.
     pub guard: Guard,
     /// A listener has answered.
@@ -152,8 +155,11 @@ impl Api {
             "cert" if request.method() != Method::PUT => {
                 plain(StatusCode::METHOD_NOT_ALLOWED, TEXT, String::new())
             }
-            "cert" => certs(StatusCode::NOT_IMPLEMENTED, "Certificates are not supported yet"),
-            "certs" => certs(StatusCode::OK, ""),
+            "cert" => {
+                let (parts, body) = request.into_parts();
+                self.put_certificate(&params, parts.uri.path(), body).await
+            }
+            "certs" => self.certificates(peer.ip()).await,
             "metrics" => self.csv(&params, path).await,
             _ => plain(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
         }

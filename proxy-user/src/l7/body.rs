@@ -191,6 +191,8 @@ impl ClientBody {
 pub struct Outgoing {
     kind: Kind,
     end: RequestEnd,
+    /// Something was given, and nobody has asked for more since.
+    waits: bool,
 }
 
 enum Kind {
@@ -251,6 +253,7 @@ impl Outgoing {
         Outgoing {
             kind: Kind::Full(bytes),
             end,
+            waits: false,
         }
     }
 
@@ -265,7 +268,11 @@ impl Outgoing {
                 has_ended: false,
             })),
         };
-        Outgoing { kind, end }
+        Outgoing {
+            kind,
+            end,
+            waits: false,
+        }
     }
 }
 
@@ -305,6 +312,20 @@ impl Encoded {
     }
 }
 
+impl Outgoing {
+    fn goes_on(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.end.conn.answer_goes_on();
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.goes_on();
+    }
+}
+
 impl Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
@@ -314,6 +335,7 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        this.goes_on();
         let frame = match &mut this.kind {
             Kind::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Kind::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
@@ -322,6 +344,11 @@ impl Body for Outgoing {
         };
         if let Some(Ok(frame)) = &frame {
             this.end.count(frame.data_ref().map_or(0, Bytes::len));
+            // HTTP/1.1 shows it by a write that finds no room.
+            this.waits = this.end.conn.is_h2();
+            if this.waits {
+                this.end.conn.answer_waits();
+            }
         }
         Poll::Ready(frame)
     }

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One client connection: its phases, its timeouts, and the end of it.
+//! One client connection: TLS or not, HTTP/1.1 or HTTP/2, its phases, its timeouts, and the end of it.
 //!
 //! hyper's own header timeout also runs between requests and closes without an answer, so the socket is watched
-//! here: a connection is fresh (nothing has arrived), idle (between requests), in a head, or busy with a request.
+//! here: a connection is fresh (nothing has arrived), idle (between requests), in a head, or busy with requests.
 //! One timer per connection sleeps in steps of the shortest timeout and looks at the phase when it wakes; the
 //! request path only stores a phase.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::limits;
-use super::metrics::Counters;
+use super::listen::Entry;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
-use super::request::{self, Client};
+use super::request::Client;
 use super::settings::Timeouts;
+use super::tls::Handshake;
 use super::worker::Worker;
+
+mod h1;
+mod h2;
+mod meter;
+mod watched;
+
+use watched::Transport;
 
 const FRESH: u8 = 0;
 const IDLE: u8 = 1;
@@ -39,10 +39,20 @@ pub struct ConnState {
     born: Instant,
     phase: AtomicU8,
     since_ms: AtomicU64,
+    /// Requests that are not answered to their end.
+    requests: AtomicU32,
     /// When a write first found no room, plus one; 0 while writes get through.
     stalled_ms: AtomicU64,
     /// The answer has no other end than that of the connection.
     ends_with_connection: AtomicBool,
+    is_h2: AtomicBool,
+    /// When a head began that is not complete, plus one; HTTP/2 only, where others may go on beside it.
+    head_ms: AtomicU64,
+    /// Answers of HTTP/2 that have given something and were not asked for more since.
+    owed: AtomicU32,
+    owed_ms: AtomicU64,
+    /// Why it is ended, as an index of [`Refusal::ALL`], plus one.
+    ended_for: AtomicUsize,
 }
 
 enum Expired {
@@ -52,14 +62,25 @@ enum Expired {
 }
 
 impl ConnState {
-    fn new() -> Self {
+    fn new(is_h2: bool) -> Self {
         ConnState {
             born: Instant::now(),
             phase: AtomicU8::new(FRESH),
             since_ms: AtomicU64::new(0),
+            requests: AtomicU32::new(0),
             stalled_ms: AtomicU64::new(0),
             ends_with_connection: AtomicBool::new(false),
+            is_h2: AtomicBool::new(is_h2),
+            head_ms: AtomicU64::new(0),
+            owed: AtomicU32::new(0),
+            owed_ms: AtomicU64::new(0),
+            ended_for: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        self.is_h2.load(Relaxed)
     }
 
     /// Whether the answer that begins has no other end than that of the connection.
@@ -69,12 +90,39 @@ impl ConnState {
 
     /// A head is complete.
     pub fn request_began(&self) {
+        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
         self.phase.store(BUSY, Relaxed);
     }
 
     /// The response is written or given up.
     pub fn request_ended(&self) {
-        self.enter(IDLE);
+        let left = self.requests.load(Relaxed).saturating_sub(1);
+        self.requests.store(left, Relaxed);
+        if left == 0 {
+            self.enter(IDLE);
+        }
+    }
+
+    /// An answer has given something and waits until the client can take more.
+    pub fn answer_waits(&self) {
+        self.owed_ms.store(self.now_ms(), Relaxed);
+        self.owed.store(self.owed.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// It was asked for more, or is over.
+    pub fn answer_goes_on(&self) {
+        self.owed_ms.store(self.now_ms(), Relaxed);
+        self.owed
+            .store(self.owed.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+
+    fn end_for(&self, refusal: Refusal) {
+        self.ended_for.store(refusal as usize + 1, Relaxed);
+    }
+
+    fn ended_for(&self) -> Option<Refusal> {
+        let index = self.ended_for.load(Relaxed).checked_sub(1)?;
+        Refusal::ALL.get(index).copied()
     }
 
     fn enter(&self, phase: u8) {
@@ -87,9 +135,14 @@ impl ConnState {
     }
 
     fn bytes_arrived(&self) {
-        if matches!(self.phase.load(Relaxed), FRESH | IDLE) {
+        if !self.is_h2() && matches!(self.phase.load(Relaxed), FRESH | IDLE) {
             self.enter(HEAD);
         }
+    }
+
+    fn head_is_open(&self, is_open: bool) {
+        let since = if is_open { self.now_ms() + 1 } else { 0 };
+        self.head_ms.store(since, Relaxed);
     }
 
     fn write_went(&self, went: bool) {
@@ -105,11 +158,20 @@ impl ConnState {
         let now = Instant::now();
         let at = |ms: u64, limit: Duration| self.born + Duration::from_millis(ms) + limit;
         let since = self.since_ms.load(Relaxed);
+        let head = self.head_ms.load(Relaxed);
+        if head > 0 && now >= at(head, timeouts.http_request) {
+            return Err(Expired::Head);
+        }
         let (deadline, expired) = match self.phase.load(Relaxed) {
+            // Browsers open connections of HTTP/2 in advance.
+            FRESH if self.is_h2() => (at(since, timeouts.http_keep_alive), Expired::Quietly),
             FRESH => (at(since, timeouts.http_request), Expired::Quietly),
             IDLE => (at(since, timeouts.http_keep_alive), Expired::Quietly),
             HEAD => (at(since, timeouts.http_request), Expired::Head),
             _ => match self.stalled_ms.load(Relaxed) {
+                0 if self.owed.load(Relaxed) > 0 => {
+                    (at(self.owed_ms.load(Relaxed), timeouts.client), Expired::Stalled)
+                }
                 0 => (now + step(timeouts), Expired::Quietly),
                 stalled => (at(stalled, timeouts.client), Expired::Stalled),
             },
@@ -130,151 +192,44 @@ fn step(timeouts: &Timeouts) -> Duration {
         .min(timeouts.client)
 }
 
-/// The client's socket; what passes through it moves the phase.
-struct Watched {
-    stream: TcpStream,
-    state: Arc<ConnState>,
-    counters: Arc<Counters>,
-}
-
-impl Watched {
-    fn wrote(&self, result: &Poll<std::io::Result<usize>>) {
-        self.state.write_went(result.is_ready());
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.counters.bytes_out.add(*bytes as u64);
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            this.state.bytes_arrived();
-            this.counters.bytes_in.add(read as u64);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(&result);
-        result
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(&result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peers: Peers) {
-    let state = Arc::new(ConnState::new());
-    let timeouts = worker.shared.settings.timeouts;
-    let client = Rc::new(Client::new(worker.clone(), peers, state.clone()));
-    let io = TokioIo::new(Watched {
-        stream,
-        state: state.clone(),
-        counters: worker.counters.clone(),
-    });
-    let service = service_fn(move |request| request::handle(client.clone(), request));
-    let conn = http1::Builder::new()
-        .half_close(true)
-        .max_buf_size(limits::HEAD_BYTES_MAX)
-        .max_header_size(limits::HEAD_BYTES_MAX)
-        .serve_connection(io, service)
-        .with_upgrades();
-    let mut conn = Box::pin(conn);
-    let mut drain = pin!(worker.drain.notified());
-    let mut draining = worker.draining.get();
-    if draining {
-        conn.as_mut().graceful_shutdown();
-    }
-    let mut sleep = pin!(tokio::time::sleep(step(&timeouts)));
-
-    let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = conn.as_mut().poll(cx) {
-            return Poll::Ready(Ok(result));
-        }
-        if !draining && drain.as_mut().poll(cx).is_ready() {
-            draining = true;
-            conn.as_mut().graceful_shutdown();
-            cx.waker().wake_by_ref();
-        }
-        while sleep.as_mut().poll(cx).is_ready() {
-            match state.check(&timeouts) {
-                Ok(next) => sleep.as_mut().reset(next),
-                Err(expired) => return Poll::Ready(Err(expired)),
-            }
-        }
-        Poll::Pending
-    })
-    .await;
-
-    match result {
-        Ok(Ok(())) | Err(Expired::Quietly) => {}
-        Ok(Err(error)) if error.is_parse_too_large() => worker.counters.refused(Refusal::HeadTooLarge),
-        Ok(Err(error)) if error.is_parse() => worker.counters.refused(Refusal::HeadInvalid),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "client connection");
-            // A plain end would make half an answer look like a whole one.
-            if state.ends_with_connection.load(Relaxed)
-                && let Some(parts) = Pin::into_inner(conn).into_parts()
-            {
-                let socket = parts.io.into_inner().stream;
-                let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-            }
-        }
-        Err(Expired::Stalled) => worker.counters.refused(Refusal::ClientStalled),
-        Err(Expired::Head) => {
-            worker.counters.refused(Refusal::HeadTimeout);
-            worker.counters.responded(Refusal::HeadTimeout.status());
-            if let Some(parts) = Pin::into_inner(conn).into_parts() {
-                answer_head_timeout(parts.io.into_inner().stream, step(&timeouts)).await;
-            }
-        }
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peers: Peers, entry: Entry) {
+    let tls = worker.shared.tls.as_ref().filter(|tls| entry.tls && tls.is_on());
+    let Some(tls) = tls else {
+        return speak(worker, stream, peers, None).await;
+    };
+    match tls.accept(&worker, stream).await {
+        Ok(accepted) => speak(worker.clone(), accepted.stream, peers, Some(accepted.handshake)).await,
+        Err(refusal) => worker.counters.refused(refusal),
     }
 }
 
-async fn answer_head_timeout(mut stream: TcpStream, limit: Duration) {
-    let page = Refusal::HeadTimeout.page();
-    let answer = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}",
-        page.len(),
+/// HTTP/2 where ALPN says so, or where a client without TLS knows that it may.
+async fn speak<T: Transport>(worker: Rc<Worker>, stream: T, peers: Peers, handshake: Option<Handshake>) {
+    let is_h2 = handshake.is_some_and(|handshake| handshake.is_h2);
+    let knows_before = handshake.is_none() && worker.shared.settings.tls.h2;
+    let state = Arc::new(ConnState::new(is_h2));
+    let client = Rc::new(Client::new(worker.clone(), peers, handshake, state.clone()));
+    let stream = watched::Watched::new(
+        stream,
+        state.clone(),
+        worker.counters.clone(),
+        is_h2,
+        knows_before,
     );
-    // The client may be gone; it was told what could be told.
-    let _ = tokio::time::timeout(limit, async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await
-    })
-    .await;
+    let left = match is_h2 {
+        true => Some(stream),
+        false => h1::serve(&worker, stream, client.clone(), &state).await,
+    };
+    if let Some(stream) = left {
+        h2::serve(&worker, stream.into_h2(), client, &state).await;
+    }
+}
+
+fn count_expired(worker: &Worker, expired: &Expired) {
+    match expired {
+        Expired::Quietly => {}
+        Expired::Stalled => worker.counters.refused(Refusal::ClientStalled),
+        Expired::Head => worker.counters.refused(Refusal::HeadTimeout),
+    }
 }

@@ -49,6 +49,23 @@ pub fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     })
 }
 
+/// Puts the parts of Cookie that HTTP/2 may send apart into one field again (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut parts = headers.get_all(header::COOKIE).iter();
+    if parts.next().is_none() || parts.next().is_none() {
+        return;
+    }
+    let parts: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    // The parts were valid values, and so are a semicolon and a space.
+    if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// Appends the client's address to X-Forwarded-For, in one field whatever the client sent.
 pub fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
     let name = HeaderName::from_static("x-forwarded-for");

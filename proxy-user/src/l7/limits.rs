@@ -294,6 +294,73 @@ pub const LOG_CAPTURE_MAX: usize = 1024;
 /// Bytes of a request's id that is taken from the client: those of others have 36 or fewer.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// Bytes of a PEM file: ten certificates of 4 KiB and a key of 16 384 bits are 80 KiB.
+pub const CERT_BYTES_MAX: usize = 256 * 1024;
+
+/// Certificates in one file: a chain is three or four long, and clients give up at ten.
+pub const CERT_CHAIN_MAX: usize = 10;
+
+/// Bytes of a certificate's file name: 255 are what file systems allow, less what the temporary name adds.
+pub const CERT_NAME_BYTES_MAX: usize = 240;
+
+/// Certificates: 10 000 × 16 KiB are 160 MiB.
+pub const CERTIFICATES_MAX: usize = 10_000;
+
+/// How long the other replicas may take to give their certificates before the ports are opened.
+pub const CERT_COPY_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How often the certificate folders are looked at.
+pub const CERT_SCAN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the key of session tickets is in use; a ticket is good for one to two of these. Keys of half a day are
+/// what large operators use; at 10 000 tickets a second one key makes 4.3 × 10^8, and 2^32 are safe for AES-GCM.
+pub const TICKET_PERIOD: Duration = Duration::from_secs(12 * 3600);
+
+/// Characters of a secret from which keys of tickets are derived: 128 bits in hexadecimal.
+pub const TICKET_SECRET_BYTES_MIN: usize = 32;
+
+/// Tickets after a full handshake of TLS 1.3. A client should use each once, and gets another with each connection.
+pub const TICKETS_PER_HANDSHAKE: usize = 1;
+
+/// How long the end of a connection may take to be said.
+pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Streams of one HTTP/2 connection: what nginx allows, and RFC 9113 §6.5.2 recommends at least 100.
+pub const H2_CLIENT_STREAMS_MAX: u32 = 128;
+
+/// Bytes of a request body that may be under way on one stream: 1 Gbit/s over 4 ms, as nginx's two buffers of it.
+pub const H2_STREAM_WINDOW: u32 = 512 * 1024;
+
+/// The same for a connection: two streams at full speed. 1 MiB × 64 connections whose bodies nobody reads are 64 MiB.
+pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of one frame from a client: the least that RFC 9113 §4.2 allows, because a frame is buffered whole.
+pub const H2_FRAME_BYTES_MAX: u32 = 16 * 1024;
+
+/// Bytes of an answer that wait in one stream for the client: 128 × 64 KiB are 8 MiB for one that takes nothing.
+pub const H2_SEND_BUFFER_MAX: usize = 64 * 1024;
+
+/// Streams that a client resets before anybody has looked at them: h2's own limit against rapid reset
+/// (CVE-2023-44487).
+pub const H2_RESETS_UNSEEN_MAX: usize = 20;
+
+/// Streams that are reset for the client's mistakes before the connection ends.
+pub const H2_ERRORS_MAX: usize = 256;
+
+/// Resets that a connection has saved, and that come back each second. Somebody who leaves a page cancels what it
+/// loads: ten pages of 100 at once, and one each second.
+pub const H2_RESETS_BURST: u32 = 1000;
+/// See [`H2_RESETS_BURST`].
+pub const H2_RESETS_PER_SECOND: u32 = 100;
+
+/// Frames without a request (PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty DATA and unknown ones) that a
+/// connection has saved: more than a second of the PINGs with which gRPC measures a line of 0.1 ms.
+pub const H2_FRAMES_FREE: u32 = 10_000;
+
+/// Such frames for each request, each piece of a body, and each time that something is written: two WINDOW_UPDATEs for
+/// each DATA frame of an answer are usual.
+pub const H2_FRAMES_PER_USEFUL: u32 = 8;
+
 /// Length of the queue of connections that the kernel holds for a listener.
 pub const BACKLOG: i32 = 4096;
 

@@ -46,6 +46,12 @@ pub struct Counters {
     pub discovery_failures: Cell,
     /// Connections that became tunnels.
     pub upgrades: Cell,
+    /// Handshakes of TLS.
+    pub tls_handshakes: Cell,
+    /// Of these, those that resumed a session.
+    pub tls_resumed: Cell,
+    /// Connections that spoke HTTP/2.
+    pub h2_connections: Cell,
     /// Connections that were passed on whole.
     pub streams: Cell,
     /// Of these, those that are open.
@@ -157,7 +163,22 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         &responses,
     );
     type Value = fn(&Counters) -> u64;
-    let singles: [(&str, &str, &str, Value); 17] = [
+    let singles: [(&str, &str, &str, Value); 20] = [
+        ("tls_handshakes_total", "counter", "TLS handshakes made.", |w| {
+            w.tls_handshakes.get()
+        }),
+        (
+            "tls_resumed_total",
+            "counter",
+            "TLS handshakes that resumed a session.",
+            |w| w.tls_resumed.get(),
+        ),
+        (
+            "h2_connections_total",
+            "counter",
+            "Client connections that spoke HTTP/2.",
+            |w| w.h2_connections.get(),
+        ),
         (
             "log_lines_dropped_total",
             "counter",

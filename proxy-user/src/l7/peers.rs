@@ -18,6 +18,9 @@ use super::resolver::Resolver;
 use super::settings::{Settings, Token};
 use super::source::Kept;
 
+/// Where a replica tells its certificates; the original's path.
+pub const CERTS: &str = "/v1/docker-flow-proxy/certs";
+
 /// Where a replica tells another what it keeps.
 pub const COPY: &str = "/portico/v1/copy";
 
@@ -75,6 +78,30 @@ impl Peers {
     /// else the name would only cost time at the start.
     pub fn can_exist(&self) -> bool {
         self.is_named || std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| asks_docker(&text))
+    }
+
+    /// What the replicas that answer say of their certificates.
+    pub async fn certificates(&self) -> Vec<Bytes> {
+        let asked = self.addresses().await.into_iter().map(async |address| {
+            let answer = {
+                let timeout = limits::COPY_TIME_MAX;
+                self.call(address, &Method::GET, CERTS, &Bytes::new(), timeout)
+                    .await
+            };
+            match answer {
+                Ok((StatusCode::OK, body)) => Some(body),
+                Ok((status, _)) => {
+                    tracing::warn!(%address, %status, "another replica gives no certificates");
+                    None
+                }
+                // One of the addresses is our own, and nobody listens there yet.
+                Err(error) => {
+                    tracing::debug!(%address, error, "replica");
+                    None
+                }
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Where they are now; empty when no name has an address.

@@ -101,6 +101,18 @@ refusals! {
     HelloTimeout = "hello_timeout", REQUEST_TIMEOUT, "";
     /// Too many client connections; nothing is answered.
     ConnectionsMax = "connections_max", SERVICE_UNAVAILABLE, "";
+    /// verifyClientSsl, and no certificate of an authority in CA_FILE.
+    ClientCertMissing = "client_cert_missing", FORBIDDEN, "A client certificate is needed here.";
+    /// The TLS handshake failed; TLS has answered.
+    TlsFailed = "tls_failed", BAD_REQUEST, "";
+    /// It took too long; nothing is answered.
+    TlsTimeout = "tls_timeout", REQUEST_TIMEOUT, "";
+    /// HTTP/2: too many frames without a request; the connection is cut.
+    FrameFlood = "h2_frame_flood", TOO_MANY_REQUESTS, "";
+    /// HTTP/2: too many streams were reset; the connection is cut.
+    ResetFlood = "h2_reset_flood", TOO_MANY_REQUESTS, "";
+    /// HTTP/2: a frame that ends the connection, with GOAWAY.
+    FrameInvalid = "h2_frame_invalid", BAD_REQUEST, "";
     /// accept(2) failed; nothing is answered.
     AcceptFailed = "accept_failed", SERVICE_UNAVAILABLE, "";
     /// The client stopped reading its answer; the connection is cut.

@@ -28,12 +28,13 @@ use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
 use super::domain::without_port;
 use super::forwarded::Hop;
-use super::headers::{Facts, has_token, strip_hop_by_hop};
+use super::headers::{Facts, has_token, join_cookies, strip_hop_by_hop};
 use super::limits;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::router::{FrontRedirect, RedirectWhen, Route, Rule, Subject};
 use super::stats::{BytesIn, InProgress};
+use super::tls::Handshake;
 use super::tunnel;
 use super::upstream::response::ResponseBody;
 use super::upstream::send::{Call, Reply, Rest};
@@ -48,12 +49,14 @@ pub struct Client {
     peers: Peers,
     /// The address as X-Forwarded-For has it.
     forwarded_for: HeaderValue,
+    /// What was agreed on, if it came over TLS.
+    tls: Option<Handshake>,
     state: Arc<ConnState>,
 }
 
 impl Client {
     /// What is known when a connection is accepted.
-    pub fn new(worker: Rc<Worker>, peers: Peers, state: Arc<ConnState>) -> Self {
+    pub fn new(worker: Rc<Worker>, peers: Peers, tls: Option<Handshake>, state: Arc<ConnState>) -> Self {
         let text = peers.client.ip().to_canonical().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
@@ -61,6 +64,7 @@ impl Client {
             worker,
             peers,
             forwarded_for,
+            tls,
             state,
         }
     }
@@ -79,7 +83,7 @@ impl Client {
             peer_value: &self.forwarded_for,
             host,
             port: self.peers.local.port(),
-            is_tls: false,
+            is_tls: self.tls.is_some(),
         };
         self.worker.shared.settings.forwarding.send(headers, &hop);
     }
@@ -89,7 +93,7 @@ impl Client {
         Facts {
             client: self.peers.client,
             port: self.peers.local.port(),
-            is_tls: false,
+            is_tls: self.tls.is_some(),
         }
     }
 }
@@ -176,6 +180,7 @@ async fn forward(
         host: &host,
         headers: request.headers(),
         port: client.peers.local.port(),
+        is_tls: client.tls.is_some(),
     };
     let rule = match rules.route(&subject) {
         Route::Forward(_, rule) => rule,
@@ -189,7 +194,7 @@ async fn forward(
     if !rule.policy.addresses.admits(asking) {
         return Err(Refusal::AddressDenied);
     }
-    if let Some(redirect) = apply_policy(&rule.policy, &host, &mut request)? {
+    if let Some(redirect) = apply_policy(&rule.policy, &host, client, &mut request)? {
         return Ok(redirect);
     }
     match worker.guard.check(&rule.policy.auth, request.headers_mut()).await {
@@ -302,10 +307,15 @@ fn front_redirect(redirect: &FrontRedirect, host: &str, uri: &Uri) -> Result<Ans
 fn apply_policy(
     policy: &Policy,
     host: &str,
+    client: &Client,
     request: &mut Request<Incoming>,
 ) -> Result<Option<Answer>, Refusal> {
-    if let Some(status) = policy.https_redirect {
+    let is_tls = client.tls.is_some();
+    if let Some(status) = policy.https_redirect.filter(|_| !is_tls) {
         return redirect_to(status, &https_location(host, request.uri())?).map(Some);
+    }
+    if policy.needs_client_certificate && !client.tls.is_some_and(|tls| tls.is_verified) {
+        return Err(Refusal::ClientCertMissing);
     }
     let method = request.method().as_str();
     let is_listed = |list: &[Box<str>]| list.iter().any(|entry| **entry == *method);
@@ -314,7 +324,7 @@ fn apply_policy(
     {
         return Err(Refusal::MethodDenied);
     }
-    if policy.deny_http {
+    if policy.deny_http && !is_tls {
         return Err(Refusal::HttpDenied);
     }
     Ok(None)
@@ -401,6 +411,9 @@ fn upstream_head(
         );
     }
     client.tell(headers, host);
+    if parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
     policy.request_headers.apply(headers, &client.facts());
 
     if !policy.rewrites.is_empty() || parts.uri.authority().is_some() {
@@ -565,7 +578,8 @@ fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Ou
     if matches!(
         refusal.status(),
         StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
-    ) {
+    ) && !client.state.is_h2()
+    {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

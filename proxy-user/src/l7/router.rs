@@ -156,6 +156,8 @@ pub struct Subject<'a> {
     pub headers: &'a HeaderMap,
     /// The listener's port.
     pub port: u16,
+    /// Over TLS.
+    pub is_tls: bool,
 }
 
 /// What the router decided.
@@ -229,7 +231,8 @@ impl RedirectWhen {
             } => {
                 let proto = HeaderName::from_static("x-forwarded-proto");
                 let asks = match unless_https {
-                    true => !has_value(subject.headers, &proto, b"https"),
+                    // The original redirects what came over its own TLS for ever.
+                    true => !subject.is_tls && !has_value(subject.headers, &proto, b"https"),
                     false => has_value(subject.headers, &proto, b"http"),
                 };
                 asks && matcher.matches(subject)

@@ -16,6 +16,11 @@ impl Secret {
         Secret(text.into())
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The text itself.
     pub fn reveal(&self) -> &str {
         &self.0

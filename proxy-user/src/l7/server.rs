@@ -17,6 +17,7 @@ use super::peers::{Copy, Peers};
 use super::settings::{Port, Settings};
 use super::source::{KeptService, Source};
 use super::table::Table;
+use super::tls::{self, Tls};
 use super::worker::{self, Shared};
 use super::{access_log, labels, limits, listener, state};
 
@@ -35,6 +36,9 @@ pub enum StartError {
     /// A service in the environment cannot be used.
     #[error("{0}")]
     Service(String),
+    /// rustls refuses the settings.
+    #[error("TLS: {0}")]
+    Tls(#[source] rustls::Error),
     /// A thread or runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -61,6 +65,9 @@ impl Proxy {
         let snapshot = Arc::new(ArcSwap::default());
         // Before our own API has a port, because one of the addresses may be ours.
         let copies = ask_replicas(&settings)?;
+        let certs = tls::Store::open(settings.tls.clone());
+        let tls = Tls::new(&settings.tls, certs.current()).map_err(StartError::Tls)?;
+        adopt_certificates(&settings, &certs)?;
 
         let data = bind_data(&settings)?;
         let bind_api = listen::bind(settings.api, false);
@@ -79,7 +86,9 @@ impl Proxy {
             ports,
             settings.proxy_protocol.clone(),
         );
-        let mut table = Table::new(snapshot.clone(), settings.clone()).with_ports(Box::new(registry));
+        let mut table = Table::new(snapshot.clone(), settings.clone())
+            .with_ports(Box::new(registry))
+            .with_certificates(certs.clone());
         table.merge(kept);
         for mut copy in copies {
             copy.kept.services.retain(is_watched);
@@ -105,6 +114,7 @@ impl Proxy {
 
         let shared = Arc::new(Shared {
             settings: settings.clone(),
+            tls: Some(tls),
             snapshot,
         });
         let counters: Vec<Arc<Counters>> = (0..settings.workers).map(|_| Arc::default()).collect();
@@ -153,6 +163,7 @@ impl Proxy {
                     keeper,
                     peers: Peers::new(&settings, api_address.port()),
                     counters,
+                    certs,
                     settings,
                 });
                 tokio::spawn(api::count_rates(api.clone()));
@@ -172,6 +183,7 @@ impl Proxy {
                     std::future::pending::<()>().await;
                 };
                 tokio::spawn(retry_ports(api.clone()));
+                tokio::spawn(scan_certificates(api.clone()));
                 tokio::select! {
                     () = api::serve(api.clone(), listener) => {}
                     () = sources => {}
@@ -229,6 +241,41 @@ fn thread(
         .name(name.into())
         .spawn(move || body(runtime))
         .map_err(StartError::Thread)
+}
+
+/// Certificates that somebody put into the folder, and secrets that were replaced.
+async fn scan_certificates(api: Arc<Api>) {
+    loop {
+        tokio::time::sleep(limits::CERT_SCAN_INTERVAL).await;
+        if api.certs.rescan() {
+            tracing::info!("certificates changed");
+        }
+    }
+}
+
+/// Asks the other replicas for their certificates before anybody connects. On a thread of its own, because the caller
+/// may have a runtime.
+fn adopt_certificates(settings: &Settings, certs: &Arc<tls::Store>) -> Result<(), StartError> {
+    let (settings, certs) = (settings.clone(), certs.clone());
+    let asking = thread("certificates", move |runtime| {
+        runtime.block_on(async {
+            let peers = Peers::new(&settings, settings.api.port());
+            if !peers.can_exist() {
+                return;
+            }
+            let asked = tokio::time::timeout(limits::CERT_COPY_TIME_MAX, peers.certificates()).await;
+            for answer in asked.unwrap_or_default() {
+                match tls::siblings::adopt(&certs, &answer) {
+                    Ok(0) => {}
+                    Ok(taken) => tracing::info!(certificates = taken, "taken over from another replica"),
+                    Err(error) => tracing::debug!(error, "replica"),
+                }
+            }
+        });
+    })?;
+    // A panic has been printed by the thread that had it.
+    let _ = asking.join();
+    Ok(())
 }
 
 /// A port that a kept service wants may be taken by a process that is about to end.

@@ -18,6 +18,7 @@ use super::forwarded::Forwarding;
 use super::prefixes::AddressPolicy;
 use super::proxy_protocol::Acceptance;
 use super::spec::User;
+use super::tls::TlsSettings;
 use super::upstream::sticky::StickyKey;
 
 mod admin;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub forwarding: Forwarding,
     /// COMPRESSION_ALGO: for services that name no compressionAlgo.
     pub compression: Option<Arc<Compression>>,
+    /// TLS towards clients.
+    pub tls: TlsSettings,
     /// Answers of the proxy itself.
     pub error_pages: Arc<ErrorPages>,
     /// RESOLVERS; none asks those of the system.

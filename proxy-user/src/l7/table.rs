@@ -21,6 +21,7 @@ use super::settings::{ServiceDefaults, Settings};
 use super::source::{Clock, Kept, KeptService, Source};
 use super::spec::ServiceSpec;
 use super::stats::Backends;
+use super::tls;
 use super::upstream::{Target, Upstream};
 
 /// All services. *Lifetime*: the process. *Limits*: [`limits::REMOVALS_MAX`] remembered removals; services cost a few
@@ -31,6 +32,7 @@ pub struct Table {
     backends: Backends,
     snapshot: Arc<ArcSwap<Snapshot>>,
     settings: Settings,
+    certificates: Option<Arc<tls::Store>>,
     clock: Clock,
     ports: Box<dyn Ports>,
 }
@@ -70,6 +72,7 @@ impl Table {
             backends: Backends::new(settings.workers),
             snapshot,
             settings,
+            certificates: None,
             clock: Clock::default(),
             ports: Box::new(NoPorts),
         }
@@ -94,6 +97,13 @@ impl Table {
         self.ports.missing()
     }
 
+    /// Where the certificates of services go.
+    #[must_use]
+    pub fn with_certificates(mut self, certificates: Arc<tls::Store>) -> Self {
+        self.certificates = Some(certificates);
+        self
+    }
+
     /// How parameters are read.
     pub fn defaults(&self) -> &ServiceDefaults {
         &self.settings.defaults
@@ -102,8 +112,15 @@ impl Table {
     /// What `source` says of a service. A failure leaves everything as it was.
     pub fn put(&mut self, source: Source, params: Params, spec: ServiceSpec) -> Result<(), Problem> {
         let changed = self.clock.now();
+        self.check_certificate(&spec)?;
+        let certificate = certificate(&spec);
         let inserted = self.insert(source, changed, Arc::new(params), spec, true);
         inserted.map_err(|(_, problem)| problem)?;
+        if let (Some(store), Some((name, pem))) = (&self.certificates, certificate)
+            && let Err(error) = store.put_of_service(&name, &pem)
+        {
+            tracing::error!(name, %error, "certificate of a service");
+        }
         self.publish();
         Ok(())
     }
@@ -118,7 +135,20 @@ impl Table {
 
     /// Whether a service would compile; nothing changes.
     pub fn check(&mut self, spec: &ServiceSpec) -> Result<(), Problem> {
+        self.check_certificate(spec)?;
         self.compile(spec).map(drop)
+    }
+
+    fn check_certificate(&self, spec: &ServiceSpec) -> Result<(), Problem> {
+        match (&self.certificates, certificate(spec)) {
+            (Some(store), Some((name, pem))) => {
+                let checked = store.check(&name, &pem);
+                checked
+                    .map(drop)
+                    .map_err(|error| Problem::new("serviceCert", error.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes a service, whoever said what of it; false when there is none. A source brings it back by changing.
@@ -199,6 +229,11 @@ impl Table {
             });
             if changed <= newest {
                 continue;
+            }
+            if let (Some(store), Some((name, pem))) = (&self.certificates, certificate(&spec))
+                && let Err(error) = store.adopt(&name, &pem)
+            {
+                tracing::error!(name, %error, "certificate of a service");
             }
             let outcome = match problems.into_iter().next() {
                 Some(problem) => Err((spec.service_name.clone(), problem)),
@@ -391,6 +426,17 @@ fn kept<'a>(services: impl Iterator<Item = (&'a String, &'a Service)>) -> Kept {
         }));
     }
     kept
+}
+
+/// The file and content of a service's certificate: the first domain names it, or else the service.
+fn certificate(spec: &ServiceSpec) -> Option<(String, Vec<u8>)> {
+    if spec.service_cert.is_empty() {
+        return None;
+    }
+    let domain = spec.service_dest.first().and_then(|dest| dest.domains().first());
+    let name = domain.unwrap_or(&spec.service_name).clone();
+    // In a label a line end is written as two characters.
+    Some((name, spec.service_cert.reveal().replace("\\n", "\n").into_bytes()))
 }
 
 /// Numbers the upstreams so that a worker finds its group by index.

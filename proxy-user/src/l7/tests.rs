@@ -16,6 +16,7 @@ use super::prefixes::AddressPolicy;
 use super::proxy_protocol::Acceptance;
 use super::server::Proxy;
 use super::settings::{Admin, ConnectionMode, Port, ServiceDefaults, Settings, Timeouts};
+use super::tls::TlsSettings;
 use super::upstream::sticky::StickyKey;
 
 mod admin;
@@ -34,6 +35,7 @@ mod shares;
 mod statistics;
 mod storm;
 mod streams;
+mod tls;
 mod upstreams;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -150,6 +152,12 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         forwarding: Forwarding::default(),
         addresses: AddressPolicy::default(),
         compression: None,
+        tls: TlsSettings {
+            dir: state.join("certs"),
+            secrets: state.join("secrets"),
+            h2: true,
+            ..TlsSettings::default()
+        },
         error_pages: Arc::default(),
         nameservers: Vec::new(),
         services: Vec::new(),

@@ -25,6 +25,7 @@ use super::resolver::Resolver;
 use super::router::Snapshot;
 use super::settings::Settings;
 use super::stats::{Backend, InProgress, Ours};
+use super::tls::Tls;
 use super::upstream::Upstream;
 use super::upstream::balance::Random;
 use super::upstream::group::{Group, jittered};
@@ -34,6 +35,8 @@ use super::{conn, limits, proxy_protocol, stream};
 pub struct Shared {
     /// Fixed at start.
     pub settings: Settings,
+    /// TLS, if any port asks for it.
+    pub tls: Option<Tls>,
     /// Swapped by the table.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
 }
@@ -330,6 +333,6 @@ async fn admit(worker: Rc<Worker>, mut stream: TcpStream, client: SocketAddr, en
         false => Some(stream),
     };
     if let Some(stream) = stream {
-        conn::serve(worker, stream, peers).await;
+        conn::serve(worker, stream, peers, entry).await;
     }
 }

@@ -10,15 +10,21 @@ use crate::cli::Exit;
 /// Variables that have no flag, sorted. Passwords must not be flags, because everybody can read those.
 pub(super) const VARIABLES: &[&str] = &[
     "CAPTURE_REQUEST_HEADER",
+    "CA_FILE",
     "COMPRESSION_ALGO",
     "COMPRESSION_TYPE",
     "CONNECTION_MODE",
+    "CRT_LIST_PATH",
     "DEBUG_ERRORS_ONLY",
     "DEBUG_HTTP_FORMAT",
     "DEFAULT_PROTOCOL",
     "DEFAULT_REQ_MODE",
+    "ENABLE_H2",
     "PORTICO_STICKY_KEY",
+    "PREFERRED_CERTIFICATE",
     "RESOLVERS",
+    "SSL_BIND_CIPHERS",
+    "SSL_BIND_OPTIONS",
     "USERS",
     "USERS_PASS_ENCRYPTED",
 ];

@@ -83,6 +83,12 @@ pub(super) struct Flags {
     /// What services are told: for, proto, host, port (X-Forwarded-…), forwarded (RFC 7239), or none
     #[arg(long, env = "PORTICO_FORWARDED", value_name = "FIELDS", default_value = "for")]
     pub(super) forwarded: String,
+    /// Directory of certificates; `cert` writes into it
+    #[arg(long, env = "PORTICO_CERTS", value_name = "DIR", default_value = "/certs")]
+    pub(super) certs: PathBuf,
+    /// File with the secret that replicas derive the keys of session tickets from; or the secret dfp_ticket_key
+    #[arg(long, env = "PORTICO_TICKET_KEY_FILE", value_name = "FILE")]
+    pub(super) ticket_key_file: Option<PathBuf>,
     /// How long requests may finish after SIGTERM
     #[arg(long, env = "PORTICO_DRAIN_SECONDS", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(super) drain_seconds: Duration,

@@ -75,8 +75,10 @@ pub(super) fn settings(
     let protocol = sources.text("DEFAULT_PROTOCOL")?.unwrap_or_default();
     let services = environment::services(sources.variable, &defaults, &protocol.to_ascii_lowercase())
         .map_err(Exit::Usage)?;
+    let tls = super::tls::settings(sources, &args.certs, args.ticket_key_file.as_deref())?;
     Ok(Settings {
         services,
+        tls,
         nameservers: nameservers(sources)?,
         defaults,
         admin,

@@ -92,7 +92,6 @@ fn what_cannot_be_honoured_ends_the_start_and_names_what_to_use_instead() {
         ),
         ("EXTRA_GLOBAL", "tune.bufsize 1", "nothing here does"),
         ("CFG_TEMPLATE_PATH", "/own.tmpl", "leave it out"),
-        ("CRT_LIST_PATH", "/x", "PREFERRED_CERTIFICATE"),
         ("DEFAULT_REQ_MODE", "tcp", "reqMode=tcp"),
         ("CONNECTION_MODE", "http-tunnel", "http-keep-alive"),
         ("RESOLVERS", "nameserver dns nowhere", "has no address"),

@@ -20,15 +20,6 @@ pub(super) const NO_EFFECT: &[&str] = &[
 
 /// Variables that would change behaviour and cannot be honoured, and what to use instead.
 pub(super) const REFUSED: &[(&str, &str)] = &[
-    (
-        "CA_FILE",
-        "is not supported yet, and the proxy would behave otherwise without it",
-    ),
-    (
-        "CRT_LIST_PATH",
-        "a crt-list is HAProxy's; put the certificates into /certs or into secrets named cert-*, and name the first \
-         with PREFERRED_CERTIFICATE",
-    ),
     ("EXTRA_FRONTEND", ""),
     ("EXTRA_GLOBAL", ""),
     (

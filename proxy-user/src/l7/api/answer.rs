@@ -30,26 +30,6 @@ pub fn respond(status: StatusCode, message: &str, spec: &ServiceSpec) -> Answer 
     )
 }
 
-/// The answer of the two certificate endpoints.
-pub fn certs(status: StatusCode, message: &str) -> Answer {
-    let text = if status.is_success() { "OK" } else { "NOK" };
-    #[derive(serde::Serialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Certs<'a> {
-        status: &'a str,
-        message: &'a str,
-        certs: Option<[(); 0]>,
-    }
-    json(
-        status,
-        &Certs {
-            status: text,
-            message,
-            certs: status.is_success().then_some([]),
-        },
-    )
-}
-
 /// A value as JSON.
 pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
     match serde_json::to_string(value) {

@@ -19,8 +19,10 @@ use crate::l7::spec::DestSpec;
 pub struct Policy {
     /// 403 for other addresses.
     pub addresses: AddressPolicy,
-    /// Redirect to https with this status.
+    /// Redirect to https with this status, what came without TLS.
     pub https_redirect: Option<u16>,
+    /// 403 without a client certificate.
+    pub needs_client_certificate: bool,
     /// 403 when it came without TLS.
     pub deny_http: bool,
     /// 403 for every other method.
@@ -70,6 +72,7 @@ impl Shared<'_> {
                 deny: prefixes("denyIp", &dest.deny_ip)?,
             },
             https_redirect: (dest.https_only && is_plain).then_some(redirect_status),
+            needs_client_certificate: dest.verify_client_ssl,
             deny_http: dest.deny_http && is_plain,
             allowed_methods: methods(&dest.allowed_methods),
             denied_methods: methods(&dest.denied_methods),

@@ -21,22 +21,9 @@ pub fn refuse(spec: &ServiceSpec) -> Result<(), Problem> {
     if let Some((name, _)) = templates.iter().find(|(_, path)| !path.is_empty()) {
         return Err(Problem::new(*name, TEMPLATE));
     }
-    let given = [("serviceCert", !spec.service_cert.is_empty())];
-    let of_destinations = spec.service_dest.iter().flat_map(|dest| {
-        [
-            (
-                "reqMode",
-                !matches!(dest.req_mode.as_str(), "" | "http" | "tcp" | "sni"),
-            ),
-            ("verifyClientSsl", dest.verify_client_ssl),
-        ]
-    });
-    match given
-        .into_iter()
-        .chain(of_destinations)
-        .find(|(_, is_given)| *is_given)
-    {
-        Some((name, _)) => Err(Problem::new(name, "is not supported yet")),
-        None => Ok(()),
+    let is_known = |mode: &str| matches!(mode, "" | "http" | "tcp" | "sni");
+    match spec.service_dest.iter().all(|dest| is_known(&dest.req_mode)) {
+        true => Ok(()),
+        false => Err(Problem::new("reqMode", "is not supported yet")),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::reader::Reader;
 use crate::l7::auth::users::{Wanted, resolve};
-use crate::l7::secret::REDACTED;
+use crate::l7::secret::Secret;
 use crate::l7::spec::{ServiceSpec, User};
 
 impl Reader<'_> {
@@ -34,10 +34,7 @@ impl Reader<'_> {
             replicas: replicas.map_or(0, |text| text.parse().unwrap_or(0)),
             req_path_search: self.text("reqPathSearch"),
             req_path_replace: self.text("reqPathReplace"),
-            service_cert: self
-                .scalar("serviceCert")
-                .map(|_| REDACTED.to_owned())
-                .unwrap_or_default(),
+            service_cert: Secret::new(self.text("serviceCert")),
             service_domain_algo: self.domain_algo(),
             session_type: self.text("sessionType"),
             template_be_path: self.text("templateBePath"),

@@ -39,7 +39,8 @@ pub struct ServiceSpec {
     pub replicas: i64,
     pub req_path_replace: String,
     pub req_path_search: String,
-    pub service_cert: String,
+    #[serde(serialize_with = "redacted_when_given")]
+    pub service_cert: Secret,
     pub service_domain_algo: String,
     #[serde(skip)]
     pub service_name: String,
@@ -111,6 +112,13 @@ impl User {
             is_nobody: true,
             ..User::default()
         }
+    }
+}
+
+fn redacted_when_given<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret.is_empty() {
+        true => serializer.serialize_str(""),
+        false => secret.serialize(serializer),
     }
 }
 

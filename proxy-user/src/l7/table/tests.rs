@@ -40,6 +40,7 @@ fn route(
         .collect();
     let snapshot = table.snapshot();
     match snapshot.route(&Subject {
+        is_tls: false,
         path,
         host,
         headers: &headers,
@@ -317,7 +318,6 @@ fn a_wrong_update_names_its_parameter_and_leaves_the_last_good_version() {
             "sessionCookie",
         ),
         ("port=1&sessionCookie=a", "sessionCookie"),
-        ("port=1&serviceCert=x", "serviceCert"),
         ("port=1&templateFePath=/x", "templateFePath"),
         ("port=1&upstreamTls=true&upstreamCa=none", "upstreamCa"),
         ("port=1&upstreamTls=true&upstreamCa=..", "upstreamCa"),
@@ -328,7 +328,6 @@ fn a_wrong_update_names_its_parameter_and_leaves_the_last_good_version() {
             "port=1&sslVerifyNone=true&upstreamProtocol=h2c",
             "upstreamProtocol",
         ),
-        ("port=1&verifyClientSsl=true", "verifyClientSsl"),
         ("port=1&discoveryType=magic", "discoveryType"),
         ("port=1&balance=p2c", "balance"),
         ("port=1&discoveryType=tasks&balance=best", "balance"),

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A connection of HTTP/1.1.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+
+use super::watched::{Transport, Watched};
+use super::{ConnState, Expired, count_expired, step};
+use crate::l7::limits;
+use crate::l7::refusal::Refusal;
+use crate::l7::request::{self, Client};
+use crate::l7::worker::Worker;
+
+enum End {
+    Over(hyper::Result<()>),
+    Expired(Expired),
+    /// It began with the preface of HTTP/2.
+    IsH2,
+}
+
+/// Serves a connection until it ends, or gives it back: it is HTTP/2's.
+pub async fn serve<T: Transport>(
+    worker: &Worker,
+    stream: Watched<T>,
+    client: Rc<Client>,
+    state: &ConnState,
+) -> Option<Watched<T>> {
+    let timeouts = worker.shared.settings.timeouts;
+    let service = service_fn(move |request| request::handle(client.clone(), request));
+    let conn = http1::Builder::new()
+        .half_close(true)
+        .max_buf_size(limits::HEAD_BYTES_MAX)
+        .max_header_size(limits::HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut conn = Box::pin(conn);
+    let mut drain = pin!(worker.drain.notified());
+    let mut draining = worker.draining.get();
+    if draining {
+        conn.as_mut().graceful_shutdown();
+    }
+    let mut sleep = pin!(tokio::time::sleep(step(&timeouts)));
+
+    let end = poll_fn(|cx| {
+        if let Poll::Ready(result) = conn.as_mut().poll(cx) {
+            return Poll::Ready(End::Over(result));
+        }
+        if state.is_h2() {
+            return Poll::Ready(End::IsH2);
+        }
+        if !draining && drain.as_mut().poll(cx).is_ready() {
+            draining = true;
+            conn.as_mut().graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            match state.check(&timeouts) {
+                Ok(next) => sleep.as_mut().reset(next),
+                Err(expired) => return Poll::Ready(End::Expired(expired)),
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+
+    let stream = move || Some(Pin::into_inner(conn).into_parts()?.io.into_inner());
+    match end {
+        End::Over(Ok(())) => {}
+        End::Over(Err(error)) if error.is_parse_too_large() => worker.counters.refused(Refusal::HeadTooLarge),
+        End::Over(Err(error)) if error.is_parse() => worker.counters.refused(Refusal::HeadInvalid),
+        End::Over(Err(error)) => {
+            tracing::debug!(%error, "client connection");
+            // A plain end would make half an answer look like a whole one.
+            if state.ends_with_connection.load(Relaxed)
+                && let Some(stream) = stream()
+            {
+                let socket = socket2::SockRef::from(stream.stream.socket());
+                let _ = socket.set_linger(Some(Duration::ZERO));
+            }
+        }
+        End::Expired(expired) => {
+            count_expired(worker, &expired);
+            match (expired, stream()) {
+                (Expired::Head, Some(mut stream)) => {
+                    worker.counters.responded(Refusal::HeadTimeout.status());
+                    answer_timeout(worker, &mut stream).await;
+                }
+                // TLS says goodbye; a client that takes nothing does not hear it.
+                (Expired::Quietly, Some(mut stream)) => {
+                    let _ = tokio::time::timeout(limits::GOODBYE_TIME_MAX, stream.shutdown()).await;
+                }
+                _ => {}
+            }
+        }
+        End::IsH2 => return stream(),
+    }
+    None
+}
+
+async fn answer_timeout<T: Transport>(worker: &Worker, stream: &mut Watched<T>) {
+    let page = Refusal::HeadTimeout.page();
+    let answer = format!(
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}",
+        page.len(),
+    );
+    // The client may be gone; it was told what could be told.
+    let _ = tokio::time::timeout(step(&worker.shared.settings.timeouts), async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await;
+}

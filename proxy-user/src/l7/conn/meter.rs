@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counts the frames of HTTP/2 that a client sends, so that what costs the proxy more than the client has an end.
+//!
+//! hyper bounds streams, header lists and CONTINUATION frames and what it keeps of each; it answers any number of
+//! PING and SETTINGS frames and takes any number of resets that come at their own pace. Here every frame that carries
+//! no request has to be paid for: by frames that do, or by what we write, beyond an allowance. Only the nine bytes in
+//! front of each frame are looked at; hyper checks the frames themselves.
+
+use tokio::time::Instant;
+
+use super::ConnState;
+use super::watched::PREFACE;
+use crate::l7::limits;
+use crate::l7::refusal::Refusal;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const HEAD: usize = 9;
+
+/// Reads along with hyper.
+pub struct Meter {
+    /// Bytes of the preface or of a frame that are not interesting.
+    skip: usize,
+    head: [u8; HEAD],
+    have: usize,
+    /// Frames that may still come without a request.
+    credit: u32,
+    resets: u32,
+    refilled: Instant,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Meter {
+            skip: PREFACE.len(),
+            head: [0; HEAD],
+            have: 0,
+            credit: limits::H2_FRAMES_FREE,
+            resets: limits::H2_RESETS_BURST,
+            refilled: Instant::now(),
+        }
+    }
+}
+
+impl Meter {
+    /// What the client sent. An error is to end the connection.
+    pub fn read(&mut self, mut bytes: &[u8], state: &ConnState) -> Result<(), Refusal> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let length = self.skip.min(bytes.len());
+                self.skip -= length;
+                bytes = &bytes[length..];
+                continue;
+            }
+            let length = (HEAD - self.have).min(bytes.len());
+            self.head[self.have..self.have + length].copy_from_slice(&bytes[..length]);
+            self.have += length;
+            bytes = &bytes[length..];
+            if self.have == HEAD {
+                self.have = 0;
+                let [a, b, c, kind, flags, ..] = self.head;
+                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.frame(kind, flags, state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Something was written.
+    pub fn wrote(&mut self) {
+        self.earn();
+    }
+
+    fn earn(&mut self) {
+        self.credit = (self.credit + limits::H2_FRAMES_PER_USEFUL).min(limits::H2_FRAMES_FREE);
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, state: &ConnState) -> Result<(), Refusal> {
+        let ends_head = flags & END_HEADERS != 0;
+        match kind {
+            HEADERS | CONTINUATION if ends_head => state.head_is_open(false),
+            HEADERS => state.head_is_open(true),
+            _ => {}
+        }
+        let is_useful = match kind {
+            HEADERS => true,
+            DATA => self.skip > 0 || flags & END_STREAM != 0,
+            _ => false,
+        };
+        if is_useful {
+            self.earn();
+        } else {
+            self.credit = self.credit.checked_sub(1).ok_or(Refusal::FrameFlood)?;
+        }
+        if kind == RST_STREAM {
+            self.reset(Instant::now()).ok_or(Refusal::ResetFlood)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, now: Instant) -> Option<()> {
+        let millis = (now - self.refilled).as_millis();
+        let gained = millis * u128::from(limits::H2_RESETS_PER_SECOND) / 1000;
+        if gained > 0 {
+            self.refilled = now;
+            let full = u128::from(limits::H2_RESETS_BURST);
+            self.resets = (u128::from(self.resets) + gained).min(full) as u32;
+        }
+        self.resets = self.resets.checked_sub(1)?;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let length = (payload as u32).to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        bytes.resize(HEAD + payload, 0xff);
+        bytes
+    }
+
+    #[test]
+    fn frames_without_a_request_run_out_of_credit_however_they_are_cut() {
+        const PING: u8 = 6;
+        for cut in [1, 7, 9, 4096] {
+            let (state, mut meter) = (ConnState::new(true), Meter::default());
+            meter.read(PREFACE, &state).unwrap();
+            let pings = frame(PING, 0, 8).repeat(limits::H2_FRAMES_FREE as usize);
+            for part in pings.chunks(cut) {
+                meter.read(part, &state).unwrap();
+            }
+            assert_eq!(meter.read(&frame(PING, 0, 8), &state), Err(Refusal::FrameFlood));
+        }
+    }
+
+    #[test]
+    fn requests_and_what_we_write_pay_for_frames() {
+        let (state, mut meter) = (ConnState::new(true), Meter::default());
+        meter.read(PREFACE, &state).unwrap();
+        for _ in 0..10 * limits::H2_FRAMES_FREE {
+            meter.read(&frame(8, 0, 4), &state).unwrap();
+            meter.read(&frame(8, 0, 4), &state).unwrap();
+            meter.wrote();
+        }
+        let empty = frame(DATA, 0, 0).repeat(limits::H2_FRAMES_FREE as usize + 1);
+        assert_eq!(meter.read(&empty, &state), Err(Refusal::FrameFlood));
+    }
+
+    #[test]
+    fn resets_have_a_rate() {
+        let (state, mut meter) = (ConnState::new(true), Meter::default());
+        meter.read(PREFACE, &state).unwrap();
+        let pair = [
+            frame(HEADERS, END_HEADERS | END_STREAM, 3),
+            frame(RST_STREAM, 0, 4),
+        ]
+        .concat();
+        let outcome = meter.read(&pair.repeat(2 * limits::H2_RESETS_BURST as usize), &state);
+        assert_eq!(outcome, Err(Refusal::ResetFlood));
+        let later = meter.refilled + std::time::Duration::from_secs(1);
+        assert!(meter.reset(later).is_some());
+        assert_eq!(meter.resets, limits::H2_RESETS_PER_SECOND - 1);
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_seen() {
+        let (state, mut meter) = (ConnState::new(true), Meter::default());
+        meter.read(PREFACE, &state).unwrap();
+        meter.read(&frame(HEADERS, 0, 3), &state).unwrap();
+        assert!(state.head_ms.load(super::super::Relaxed) > 0);
+        meter.read(&frame(CONTINUATION, 0, 3), &state).unwrap();
+        assert!(state.head_ms.load(super::super::Relaxed) > 0);
+        meter.read(&frame(CONTINUATION, END_HEADERS, 3), &state).unwrap();
+        assert_eq!(state.head_ms.load(super::super::Relaxed), 0);
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The client's socket as hyper reads and writes it; what passes moves the connection's phase.
+//!
+//! A connection without TLS may begin with HTTP/2's preface (prior knowledge, RFC 9113 §3.3). The first bytes are
+//! looked at where they are read, so a connection of HTTP/1.1 pays one comparison and no call for it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::ConnState;
+use super::meter::Meter;
+use crate::l7::metrics::Counters;
+
+/// What every connection of HTTP/2 begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream of bytes over a socket.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The socket itself.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Transport for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// A watched stream.
+pub struct Watched<T> {
+    /// Itself.
+    pub stream: T,
+    state: Arc<ConnState>,
+    counters: Arc<Counters>,
+    /// Nothing but a beginning of the preface has arrived.
+    sniffs: bool,
+    /// Read, and not passed on yet.
+    before: Vec<u8>,
+    meter: Option<Box<Meter>>,
+}
+
+impl<T> Watched<T> {
+    /// A stream of which nothing was read.
+    pub fn new(
+        stream: T,
+        state: Arc<ConnState>,
+        counters: Arc<Counters>,
+        is_h2: bool,
+        knows_before: bool,
+    ) -> Self {
+        Watched {
+            stream,
+            state,
+            counters,
+            sniffs: knows_before && !is_h2,
+            before: Vec::new(),
+            meter: None,
+        }
+    }
+
+    /// The same, its frames counted from here.
+    pub fn into_h2(mut self) -> Self {
+        self.meter = Some(Box::default());
+        self
+    }
+}
+
+impl<T: Transport> Watched<T> {
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.before.is_empty() && !self.sniffs {
+            let length = self.before.len().min(buf.remaining());
+            buf.put_slice(&self.before[..length]);
+            self.before.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let from = buf.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let new = &buf.filled()[from..];
+            if !self.sniffs {
+                return Poll::Ready(Ok(()));
+            }
+            if self.before.is_empty() && !begins_alike(new) || new.is_empty() {
+                self.sniffs = false;
+                return match self.before.is_empty() {
+                    true => Poll::Ready(Ok(())),
+                    false => self.read(cx, buf),
+                };
+            }
+            self.before.extend_from_slice(new);
+            buf.set_filled(from);
+            if !begins_alike(&self.before) {
+                self.sniffs = false;
+                return self.read(cx, buf);
+            }
+            if self.before.len() >= PREFACE.len() {
+                self.sniffs = false;
+                self.state.is_h2.store(true, super::Relaxed);
+                // Whoever drives the connection looks, and takes it to HTTP/2.
+                return Poll::Pending;
+            }
+            self.state.bytes_arrived();
+        }
+    }
+}
+
+fn begins_alike(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(PREFACE.len());
+    bytes[..length] == PREFACE[..length]
+}
+
+impl<T: Transport> AsyncRead for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let from = buf.filled().len();
+        ready!(this.read(cx, buf))?;
+        let new = &buf.filled()[from..];
+        if !new.is_empty() {
+            this.state.bytes_arrived();
+            this.counters.bytes_in.add(new.len() as u64);
+        }
+        if let Some(meter) = &mut this.meter
+            && let Err(refusal) = meter.read(new, &this.state)
+        {
+            this.state.end_for(refusal);
+            return Poll::Ready(Err(io::Error::other(refusal.name())));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Transport> AsyncWrite for Watched<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl<T> Watched<T> {
+    fn wrote(&mut self, result: &Poll<io::Result<usize>>) {
+        self.state.write_went(result.is_ready());
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.counters.bytes_out.add(*bytes as u64);
+        }
+        if let (Some(meter), true) = (&mut self.meter, result.is_ready()) {
+            meter.wrote();
+        }
+    }
+}

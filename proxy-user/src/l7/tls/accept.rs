@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The handshake.
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::settings::Tls;
+use crate::l7::refusal::Refusal;
+use crate::l7::worker::Worker;
+
+/// A connection after its handshake.
+pub struct Accepted {
+    /// The stream.
+    pub stream: TlsStream<TcpStream>,
+    /// What was agreed on.
+    pub handshake: Handshake,
+}
+
+/// What was agreed on in a handshake.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handshake {
+    /// HTTP/2 by ALPN.
+    pub is_h2: bool,
+    /// The client has a certificate of one of CA_FILE's authorities.
+    pub is_verified: bool,
+}
+
+impl Tls {
+    /// Makes the handshake, within the time that a request head may take.
+    pub async fn accept(&self, worker: &Worker, stream: TcpStream) -> Result<Accepted, Refusal> {
+        let limit = worker.shared.settings.timeouts.http_request;
+        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream);
+        let stream = match tokio::time::timeout(limit, handshake).await {
+            Err(_) => return Err(Refusal::TlsTimeout),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake");
+                return Err(Refusal::TlsFailed);
+            }
+            Ok(Ok(stream)) => stream,
+        };
+        let session = stream.get_ref().1;
+        worker.counters.tls_handshakes.up();
+        if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            worker.counters.tls_resumed.up();
+        }
+        let handshake = Handshake {
+            is_h2: session.alpn_protocol() == Some(b"h2"),
+            is_verified: session.peer_certificates().is_some_and(|chain| !chain.is_empty()),
+        };
+        Ok(Accepted { stream, handshake })
+    }
+}
