@@ -46,8 +46,7 @@ pub async fn serve<T: Transport>(worker: &Worker, stream: Watched<T>, client: Rc
         .max_frame_size(limits::H2_FRAME_BYTES_MAX)
         .max_send_buf_size(limits::H2_SEND_BUFFER_MAX)
         .max_pending_accept_reset_streams(limits::H2_RESETS_UNSEEN_MAX)
-        .max_local_error_reset_streams(limits::H2_ERRORS_MAX)
-        .enable_connect_protocol();
+        .max_local_error_reset_streams(limits::H2_ERRORS_MAX);
     let mut conn = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut drain = pin!(worker.drain.notified());
     // GOAWAY was sent; what runs may end, and what does not end is cut.
