@@ -24,7 +24,7 @@ pub mod writer;
 
 pub use addr::{NodeAddr, TaskAddr, VipAddr};
 pub use backend::{Backend, Reach};
-pub use frontend::{Frontend, FrontendAddr, Protocol};
+pub use frontend::{Frontend, FrontendAddr, Protocol, VipPort};
 pub use ids::{Cookie, NetworkId, ServiceName, TaskId, TaskName};
 pub use refusal::Refusal;
 pub use sandbox::{Facts, Gateway};

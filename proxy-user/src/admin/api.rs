@@ -139,12 +139,15 @@ fn one(view: &View, service: &Service) -> Value {
         .vips
         .iter()
         .map(|vip| {
-            let address = FrontendAddr::Vip {
-                network: vip.network,
-                address: vip.address,
-            };
-            let value = json!({ "network": vip.network_name, "address": vip.address.to_string() });
-            frontend(address, value)
+            let port = vip
+                .port
+                .map(|port| json!({ "port": port.port, "protocol": port.protocol.as_str() }));
+            let value = json!({
+                "network": vip.network_name,
+                "address": vip.address.to_string(),
+                "port": port,
+            });
+            frontend(vip.frontend(), value)
         })
         .collect();
     let ports: Vec<Value> = service
@@ -184,7 +187,11 @@ fn one(view: &View, service: &Service) -> Value {
     let backends: Vec<Value> = service
         .backends
         .iter()
-        .map(|backend| json!({ "address": backend.address.to_string(), "port": backend.port }))
+        .map(|backend| {
+            json!({
+                "address": backend.address.to_string(), "port": backend.port, "draining": backend.draining,
+            })
+        })
         .collect();
     let problem = if let Status::Error(why) = worst {
         Some(why)

@@ -24,21 +24,49 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// Reads a name from configuration.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "tcp" => Some(Protocol::Tcp),
+            "udp" => Some(Protocol::Udp),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
+/// The one port that a VIP serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VipPort {
+    /// The port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for VipPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.port, self.protocol)
+    }
+}
+
 /// Where a frontend is reached; its identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FrontendAddr {
-    /// A VIP, for every port and protocol.
+    /// A VIP, for every port and protocol or for one.
     Vip {
         /// The network that it belongs to.
         network: NetworkId,
         /// The address.
         address: VipAddr,
+        /// `None` = every port and protocol.
+        port: Option<VipPort>,
     },
     /// A port on every address of the node.
     Published {
@@ -52,7 +80,16 @@ pub enum FrontendAddr {
 impl fmt::Display for FrontendAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FrontendAddr::Vip { network, address } => write!(f, "{address}@{:08x}", network.get()),
+            FrontendAddr::Vip {
+                network,
+                address,
+                port: None,
+            } => write!(f, "{address}@{:08x}", network.get()),
+            FrontendAddr::Vip {
+                network,
+                address,
+                port: Some(port),
+            } => write!(f, "{address}:{port}@{:08x}", network.get()),
             FrontendAddr::Published { port, protocol } => write!(f, "*:{port}/{protocol}"),
         }
     }

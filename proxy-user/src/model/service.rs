@@ -4,14 +4,16 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{NetworkId, NodeAddr, Protocol, ServiceName, TaskAddr, TaskId, TaskName, VipAddr};
+use super::{
+    FrontendAddr, NetworkId, NodeAddr, Protocol, ServiceName, TaskAddr, TaskId, TaskName, VipAddr, VipPort,
+};
 
 /// A service in force. Written by the Writer only; lives until its provider drops it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
-    /// Virtual addresses, at most one per network.
+    /// Virtual addresses.
     pub vips: Vec<Vip>,
     /// Ports published on every node.
     pub ports: Vec<PublishedPort>,
@@ -30,8 +32,59 @@ pub struct Vip {
     pub network: NetworkId,
     /// That network's name, for people.
     pub network_name: String,
-    /// The address, for every port and protocol.
+    /// The address.
     pub address: VipAddr,
+    /// The one port that it serves; `None` = every port and protocol.
+    pub port: Option<VipPort>,
+}
+
+impl Vip {
+    /// Reads `ADDRESS`, `ADDRESS:PORT` (TCP) or `ADDRESS:PORT/PROTOCOL`.
+    pub fn parse(text: &str) -> Result<(VipAddr, Option<VipPort>), String> {
+        let (head, protocol) = match text.split_once('/') {
+            Some((head, protocol)) => (head, Some(protocol)),
+            None => (text, None),
+        };
+        let (address, port) = match head.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, "")) => (address, None),
+            Some((address, rest)) => (address, Some(rest.strip_prefix(':').unwrap_or(rest))),
+            // More than one colon outside brackets is an IPv6 address.
+            None if head.matches(':').count() == 1 => {
+                let (address, port) = head.split_once(':').unwrap_or((head, ""));
+                (address, Some(port))
+            }
+            None => (head, None),
+        };
+        // Without a port the text after the slash is a prefix length, or nonsense.
+        let Some(port) = port else {
+            return VipAddr::parse(if protocol.is_some() { text } else { address })
+                .map(|address| (address, None))
+                .map_err(|error| error.to_string());
+        };
+        let address = VipAddr::parse(address).map_err(|error| error.to_string())?;
+        let number = port.parse().ok().filter(|port| *port != 0);
+        let port = number.ok_or_else(|| format!("'{port}' is not a port (1 to 65535)"))?;
+        let name = protocol.unwrap_or("tcp");
+        let protocol = Protocol::parse(name).ok_or_else(|| format!("'{name}' is neither tcp nor udp"))?;
+        Ok((address, Some(VipPort { port, protocol })))
+    }
+
+    /// The address, with the port where there is one.
+    pub fn text(&self) -> String {
+        match self.port {
+            None => self.address.to_string(),
+            Some(port) => format!("{}:{port}", self.address),
+        }
+    }
+
+    /// The frontend that it is.
+    pub fn frontend(&self) -> FrontendAddr {
+        FrontendAddr::Vip {
+            network: self.network,
+            address: self.address,
+            port: self.port,
+        }
+    }
 }
 
 /// A port that every node of the cluster answers on.
@@ -54,6 +107,8 @@ pub struct PlainBackend {
     pub address: TaskAddr,
     /// Its port, whatever port the client used.
     pub port: u16,
+    /// Gets no new flow, keeps the old ones.
+    pub draining: bool,
 }
 
 /// A task in force.
@@ -94,6 +149,33 @@ impl Task {
         match &self.place {
             Place::Here { netns } => netns.as_ref(),
             Place::There { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vip_is_an_address_or_one_port_of_it() {
+        let read = |text: &str| {
+            Vip::parse(text).map(|(address, port)| (address.to_string(), port.map(|port| port.to_string())))
+        };
+        let port = |text: &str| Some(text.to_owned());
+        for (text, expected) in [
+            ("10.0.1.2", Ok(("10.0.1.2".to_owned(), None))),
+            ("10.0.1.2:80", Ok(("10.0.1.2".into(), port("80/tcp")))),
+            ("10.0.1.2:53/udp", Ok(("10.0.1.2".into(), port("53/udp")))),
+            ("[10.0.1.2]:80", Ok(("10.0.1.2".into(), port("80/tcp")))),
+            ("10.0.1.2:0", Err("'0' is not a port (1 to 65535)".to_owned())),
+            ("10.0.1.2:", Err("'' is not a port (1 to 65535)".into())),
+            ("10.0.1.2:80/xtp", Err("'xtp' is neither tcp nor udp".into())),
+            ("10.0.1.2/24", Err("'10.0.1.2/24' is not an address".into())),
+            ("10.0.1.2/tcp", Err("'10.0.1.2/tcp' is not an address".into())),
+            ("x:80", Err("'x' is not an address".into())),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
         }
     }
 }

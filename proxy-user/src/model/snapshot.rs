@@ -94,7 +94,7 @@ pub struct TaskParams {
 pub struct ServiceParams {
     /// Its name.
     pub name: String,
-    /// Network name -> VIP.
+    /// Network name -> VIP, with `:PORT/PROTOCOL` if it is only one port of it.
     pub vips: Vec<(String, String)>,
     /// Published ports.
     pub ports: Vec<PortParams>,
@@ -128,4 +128,6 @@ pub struct BackendParams {
     pub address: String,
     /// Its port.
     pub port: i64,
+    /// Gets no new flow.
+    pub draining: bool,
 }

@@ -122,10 +122,7 @@ pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<
 
 /// The addresses of a service's frontends.
 fn addresses(service: &Service) -> impl Iterator<Item = FrontendAddr> {
-    let vips = service.vips.iter().map(|vip| FrontendAddr::Vip {
-        network: vip.network,
-        address: vip.address,
-    });
+    let vips = service.vips.iter().map(super::service::Vip::frontend);
     let ports = service.ports.iter().map(|port| FrontendAddr::Published {
         port: port.published,
         protocol: port.protocol,
@@ -152,13 +149,10 @@ fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf,
             address: backend.address,
             port: backend.port,
             reach: Reach::Direct,
-            draining: false,
+            draining: backend.draining,
         });
         tables.frontends.insert(
-            FrontendAddr::Vip {
-                network: vip.network,
-                address: vip.address,
-            },
+            vip.frontend(),
             Arc::new(Frontend {
                 service: service.name.clone(),
                 target_port: 0,

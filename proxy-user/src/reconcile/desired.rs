@@ -74,23 +74,31 @@ pub struct Focus {
 /// The key of a frontend.
 pub fn frontend_key(address: FrontendAddr) -> FrontendKey {
     match address {
-        FrontendAddr::Vip { network, address } => FrontendKey {
+        FrontendAddr::Vip {
+            network,
+            address,
+            port,
+        } => FrontendKey {
             network: network.get(),
             addr_be: address.be(),
-            port_be: 0,
-            protocol: 0,
+            port_be: port.map_or(0, |port| port.port.to_be()),
+            protocol: port.map_or(0, |port| number(port.protocol)),
             kind: VIP,
         },
         FrontendAddr::Published { port, protocol } => FrontendKey {
             network: 0,
             addr_be: 0,
             port_be: port.to_be(),
-            protocol: match protocol {
-                Protocol::Tcp => PROTO_TCP,
-                Protocol::Udp => PROTO_UDP,
-            },
+            protocol: number(protocol),
             kind: PUBLISHED,
         },
+    }
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => PROTO_TCP,
+        Protocol::Udp => PROTO_UDP,
     }
 }
 

@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::super::{
-    NetworkId, Protocol, Service, ServiceName, TaskId, TaskName, VipAddr, limits, snapshot::Problem,
+    NetworkId, Protocol, Service, ServiceName, TaskId, TaskName, Vip, VipAddr, VipPort, limits,
+    snapshot::Problem,
 };
 
 /// Who has what.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     ports: BTreeMap<(Protocol, u16), ServiceName>,
-    vips: BTreeMap<(NetworkId, VipAddr), ServiceName>,
+    /// A VIP without a port (`None`, which orders first) is every port.
+    vips: BTreeMap<(NetworkId, VipAddr, Option<VipPort>), ServiceName>,
     /// With the number of services that publish the task.
     tunnel_ids: BTreeMap<TaskId, (TaskName, usize)>,
     services: usize,
@@ -33,7 +35,8 @@ impl Claims {
                 .insert((port.protocol, port.published), service.name.clone());
         }
         for vip in &service.vips {
-            self.vips.insert((vip.network, vip.address), service.name.clone());
+            self.vips
+                .insert((vip.network, vip.address, vip.port), service.name.clone());
         }
         if !service.ports.is_empty() {
             for task in &service.tasks {
@@ -51,7 +54,7 @@ impl Claims {
             self.ports.remove(&(port.protocol, port.published));
         }
         for vip in &service.vips {
-            self.vips.remove(&(vip.network, vip.address));
+            self.vips.remove(&(vip.network, vip.address, vip.port));
         }
         if !service.ports.is_empty() {
             for task in &service.tasks {
@@ -67,6 +70,18 @@ impl Claims {
         self.backends -= backends(service);
     }
 
+    /// Who has the VIP: the same port of it, all ports of it, or a port of it when all are wanted.
+    fn overlaps(&self, vip: &Vip) -> Option<&ServiceName> {
+        let all = (vip.network, vip.address, None);
+        if vip.port.is_some() {
+            let same = (vip.network, vip.address, vip.port);
+            return self.vips.get(&same).or_else(|| self.vips.get(&all));
+        }
+        let mut from_here = self.vips.range(all..);
+        let (next, owner) = from_here.next()?;
+        ((next.0, next.1) == (vip.network, vip.address)).then_some(owner)
+    }
+
     fn check(&self, service: &Service) -> Result<(), Problem> {
         for (i, port) in service.ports.iter().enumerate() {
             if let Some(owner) = self.ports.get(&(port.protocol, port.published)) {
@@ -80,10 +95,10 @@ impl Claims {
             }
         }
         for vip in &service.vips {
-            if let Some(owner) = self.vips.get(&(vip.network, vip.address)) {
+            if let Some(owner) = self.overlaps(vip) {
                 return Err(Problem::new(
                     format!("vips.{}", vip.network_name),
-                    format!("{} is the VIP of service '{owner}'", vip.address),
+                    format!("{} is the VIP of service '{owner}'", vip.text()),
                 ));
             }
         }

@@ -10,7 +10,7 @@ use std::{
 use super::{
     super::{
         NetworkId, NodeAddr, Place, PlainBackend, Protocol, PublishedPort, Service, ServiceName, Snapshot,
-        Task, TaskAddr, TaskId, TaskName, Vip, VipAddr, limits,
+        Task, TaskAddr, TaskId, TaskName, Vip, limits,
         refusal::Kind,
         snapshot::{HOST, INGRESS, Problem, ServiceParams, TaskParams},
     },
@@ -257,14 +257,21 @@ impl Resolver {
         let mut vips = Vec::new();
         for (network, address) in &params.vips {
             let field = format!("vips.{network}");
-            match (self.networks.get(network), VipAddr::parse(address)) {
+            match (self.networks.get(network), Vip::parse(address)) {
                 (None, _) => problems.push(Problem::new(field, format!("unknown network '{network}'"))),
-                (_, Err(error)) => problems.push(Problem::new(field, error.to_string())),
-                (Some(id), Ok(address)) => {
+                (_, Err(error)) => problems.push(Problem::new(field, error)),
+                (Some(id), Ok((address, port))) => {
+                    let same = |other: &&Vip| (other.network, other.address) == (*id, address);
+                    let overlaps = |other: &Vip| port.is_none() || other.port.is_none() || other.port == port;
+                    if vips.iter().filter(same).any(overlaps) {
+                        problems.push(Problem::new(field, format!("{address} is listed twice")));
+                        continue;
+                    }
                     vips.push(Vip {
                         network: *id,
                         network_name: network.clone(),
                         address,
+                        port,
                     });
                 }
             }
@@ -310,15 +317,11 @@ fn ports(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PublishedPo
     for (i, port) in params.ports.iter().enumerate() {
         let published = check_port(port.published, format!("ports[{i}].published"), problems);
         let target = check_port(port.target, format!("ports[{i}].target"), problems);
-        let protocol = match port.protocol.as_str() {
-            "tcp" => Some(Protocol::Tcp),
-            "udp" => Some(Protocol::Udp),
-            other => {
-                let problem = format!("'{other}' is neither tcp nor udp");
-                problems.push(Problem::new(format!("ports[{i}].protocol"), problem));
-                None
-            }
-        };
+        let protocol = Protocol::parse(&port.protocol);
+        if protocol.is_none() {
+            let problem = format!("'{}' is neither tcp nor udp", port.protocol);
+            problems.push(Problem::new(format!("ports[{i}].protocol"), problem));
+        }
         let (Some(published), Some(target), Some(protocol)) = (published, target, protocol) else {
             continue;
         };
@@ -365,8 +368,15 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
             }
         };
         let Some(port) = port else { continue };
-        let plain = PlainBackend { address, port };
-        if found.contains(&plain) {
+        let plain = PlainBackend {
+            address,
+            port,
+            draining: backend.draining,
+        };
+        if found
+            .iter()
+            .any(|other| (other.address, other.port) == (address, port))
+        {
             problems.push(Problem::new(
                 format!("backends[{i}]"),
                 format!("{address}:{port} is listed twice"),

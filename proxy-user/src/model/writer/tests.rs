@@ -292,3 +292,71 @@ fn colliding_network_numbers_refuse_the_second() {
         ["p.toml: network 'liquid': name: its number collides with that of network 'costarring'"]
     );
 }
+
+#[test]
+fn ports_of_one_vip_may_be_several_services_and_all_ports_only_one() {
+    let service = |name: &str, vip: &str| {
+        format!(
+            "[[services]]\nname = \"{name}\"\nvips = {{ host = \"{vip}\" }}\nbackends = [ {{ address = \"10.9.9.9\", port = 1 }} ]\n"
+        )
+    };
+    let (mut writer, refusals) = writer(&format!(
+        "{HEAD}{}{}{}{}{}",
+        service("web", "10.9.0.1:80"),
+        service("dns", "10.9.0.1:80/udp"),
+        service("same", "10.9.0.1:80/tcp"),
+        service("all", "10.9.0.1"),
+        service("other", "10.9.0.2"),
+    ));
+    assert_eq!(
+        refusals,
+        [
+            "p.toml: service 'all': vips.host: 10.9.0.1 is the VIP of service 'web'",
+            "p.toml: service 'same': vips.host: 10.9.0.1:80/tcp is the VIP of service 'web'",
+        ]
+    );
+    let frontends = |writer: &mut Writer| -> Vec<String> {
+        let tables = writer.tables();
+        tables
+            .frontends
+            .keys()
+            .map(|address| {
+                address
+                    .to_string()
+                    .split('@')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect()
+    };
+    assert_eq!(
+        frontends(&mut writer),
+        ["10.9.0.1:80/tcp", "10.9.0.1:80/udp", "10.9.0.2"]
+    );
+    let refusals = apply(
+        &mut writer,
+        &format!(
+            "{HEAD}{}{}",
+            service("all", "10.9.0.1"),
+            service("web", "10.9.0.1:80")
+        ),
+    );
+    assert_eq!(
+        refusals,
+        ["p.toml: service 'all': vips.host: 10.9.0.1 is the VIP of service 'web'"],
+        "what is in force keeps it"
+    );
+}
+
+#[test]
+fn a_plain_backend_can_drain() {
+    let (mut writer, refusals) = writer(&format!(
+        "{HEAD}[[services]]\nname = \"db\"\nvips = {{ host = \"10.9.0.1:80\" }}\nbackends = [ {{ address = \"10.9.9.9\", port = 1 }}, {{ address = \"10.9.9.8\", port = 1, draining = true }} ]\n"
+    ));
+    assert_eq!(refusals, Vec::<String>::new());
+    let tables = writer.tables();
+    let frontend = tables.frontends.values().next().expect("one frontend");
+    let draining: Vec<bool> = frontend.backends.iter().map(|backend| backend.draining).collect();
+    assert_eq!(draining, [false, true]);
+}

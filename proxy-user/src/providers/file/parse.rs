@@ -120,6 +120,7 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
     let backends = fields.tables("backends", |backend| BackendParams {
         address: backend.text("address"),
         port: backend.number("port"),
+        draining: backend.optional_bool("draining"),
     });
     Arc::new(ServiceParams {
         name,

@@ -71,9 +71,10 @@ fn service(dice: &mut Dice, number: usize, tasks: &[Arc<TaskParams>]) -> Arc<Ser
         ..ServiceParams::default()
     };
     let network = ["net", "other", "host", "unknown"][dice.roll(4).min(dice.roll(20))];
+    let port = ["", "", "", ":80", ":81/udp"][dice.roll(5)];
     params
         .vips
-        .push((network.into(), format!("10.9.0.{}", 1 + dice.roll(30))));
+        .push((network.into(), format!("10.9.0.{}{port}", 1 + dice.roll(30))));
     if dice.roll(3) == 0 {
         params.ports.push(PortParams {
             published: 80 + dice.roll(12) as i64,
@@ -86,6 +87,7 @@ fn service(dice: &mut Dice, number: usize, tasks: &[Arc<TaskParams>]) -> Arc<Ser
         params.backends.push(BackendParams {
             address: "10.3.0.1".into(),
             port: dice.roll(40) as i64,
+            draining: dice.roll(3) == 0,
         });
     }
     for _ in 0..dice.roll(5) {
