@@ -14,21 +14,25 @@ pub mod counter;
 pub mod flow;
 pub mod frontend;
 pub mod limits;
+pub mod schedule;
 pub mod scope;
 pub mod settings;
 pub mod sock;
 
 pub use backend::{Backend, LocalTask, SlotKey};
 pub use counter::Counter;
-pub use flow::{Flow, FlowKey};
+pub use flow::{Bucket, Flow, FlowKey};
 pub use frontend::{Frontend, FrontendKey};
+pub use schedule::{Affinity, AffinityKey, Fragment, FragmentKey, TableBlock, TableKey};
 pub use scope::{LocalAddr, Scope};
 pub use settings::Settings;
 pub use sock::{SockKey, SockPeer};
 
 /// Version of every layout in this module; part of the pin path (`<bpffs>/v<ABI_VERSION>/…`).
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
+/// IP protocol number of ICMP (RFC 792).
+pub const PROTO_ICMP: u8 = 1;
 /// IP protocol number of TCP (RFC 9293).
 pub const PROTO_TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).

@@ -14,17 +14,25 @@
 //! object; tests use one made of hash tables.
 
 pub mod action;
+pub mod flows;
+pub mod hash;
 pub mod maps;
 pub mod packet;
 pub mod published;
 pub mod refuse;
 pub mod select;
 pub mod sock;
+pub mod table;
 
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
+
+/// [`Maps::source`]: the client may use the frontend.
+pub const ALLOW: u8 = 1;
+/// [`Maps::source`]: it may not.
+pub const DENY: u8 = 2;
 
 pub use action::{Action, Nat, Out};
 pub use maps::Maps;

@@ -76,6 +76,8 @@ impl Machine {
                 uplinks: vec!["veth0".into()],
                 node_address: Some(NODE),
                 state: folder.path().join("state"),
+                flows: proxy_ebpf::abi::limits::FLOWS_DEFAULT,
+                timeouts: proxy_ebpf::abi::settings::Timeouts::DEFAULT,
             },
             folder,
         }

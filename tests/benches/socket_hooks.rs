@@ -235,7 +235,7 @@ impl Drop for Cgroup {
 }
 
 fn attached(cgroup: &PathBuf) -> World {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(Settings::SMALL);
     world.backend(
         1,
         Backend {

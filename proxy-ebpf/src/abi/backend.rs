@@ -13,7 +13,7 @@ abi! {
 
 abi! {
     /// A backend of one frontend. The key is its id (`u32`, never 0).
-    pub struct Backend: 32 {
+    pub struct Backend: 36 {
         /// VIP frontends: the task's address on the network. Published, local: its address on the gateway
         /// bridge. Published, remote: its address on the ingress network (information only). Network order.
         addr_be: u32,
@@ -25,12 +25,16 @@ abi! {
         task: u32,
         /// VIP frontends: port, network order; 0 = as the client sent it.
         port_be: u16,
-        /// [`LOCAL`], [`REMOTE`].
+        /// [`LOCAL`], [`REMOTE`], [`DRAINING`].
         flags: u16,
         /// Published, local: MAC of the task's gateway interface.
         mac: [u8; 6],
         /// Published, local: MAC of the gateway bridge, the frame's source.
         gateway_mac: [u8; 6],
+        /// Share of new flows, 1 to 255, as [`super::frontend::LEAST`] weighs it.
+        weight: u16,
+        /// Zero.
+        _pad: u16,
     }
 }
 
@@ -38,6 +42,9 @@ abi! {
 pub const LOCAL: u16 = 1;
 /// [`Backend::flags`]: the task runs on the node `node_be` and is reached through the tunnel.
 pub const REMOTE: u16 = 2;
+
+/// [`Backend::flags`]: gets no new flow, not even of a client that had it before.
+pub const DRAINING: u16 = 4;
 
 abi! {
     /// A task of this node that other nodes may send to through the tunnel.

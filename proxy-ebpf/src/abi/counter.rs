@@ -56,10 +56,25 @@ counters! {
     TunnelNotOurs = 13, "tunnel_not_ours", true;
     /// TCP segment to a published port that belongs to no known flow and opens none: RST.
     FlowUnknown = 14, "flow_unknown", true;
-    /// The flow table took no new entry; the packet was forwarded, its flow is not remembered.
-    FlowTableFull = 15, "flow_table_full", false;
+    /// The flow's bucket was being changed by other CPUs for too long; the packet was forwarded, its flow is not
+    /// remembered.
+    FlowTableBusy = 15, "flow_table_busy", false;
     /// A remote task was chosen, but this agent runs without a tunnel.
     NoTunnel = 16, "no_tunnel", true;
+    /// A flow that was still alive was forgotten to make room for a new one.
+    FlowEvicted = 17, "flow_evicted", false;
+    /// A segment of no known flow followed its hash: another entry node, or this one, knew the flow before.
+    FlowAdopted = 18, "flow_adopted", false;
+    /// A client with affinity came back to its backend.
+    AffinityKept = 19, "affinity_kept", false;
+    /// A masqueraded flow found no free port: refused.
+    MasqueradeFull = 20, "masquerade_full", true;
+    /// ICMP error about a flow, translated and sent on.
+    IcmpError = 21, "icmp_error", false;
+    /// Later fragment whose first was not seen.
+    FragmentUnknown = 22, "fragment_unknown", true;
+    /// Client outside the prefixes that the service allows, or inside those that it denies.
+    SourceDenied = 23, "source_denied", true;
 }
 
 /// Entries of the counter array; room for later numbers.

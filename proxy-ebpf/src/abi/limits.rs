@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every limit of the kernel side, with its arithmetic.
 
+use super::flow::WAYS;
+
 /// Networks that one namespace can be in: a scope is one 64-byte cache line, 8 bytes of it header.
 pub const SCOPE_NETWORKS_MAX: usize = 14;
 /// Frontends per node: VIPs plus published ports (a protocol each).
@@ -15,8 +17,38 @@ pub const SCOPES_MAX: u32 = 4_096;
 pub const LOCAL_ADDRS_MAX: u32 = 1_024;
 /// Tasks of this node that publish ports.
 pub const LOCAL_TASKS_MAX: u32 = 4_096;
-/// Flow entries of published ports: 131 072 flows of two entries; an entry is 16 + 32 bytes plus about 64 of
-/// the kernel's, so 28 MiB when full. Beyond it the least recently used flows are forgotten.
-pub const FLOWS_MAX: u32 = 262_144;
+/// Flows of published ports, unless the operator says otherwise.
+pub const FLOWS_DEFAULT: u32 = 1_000_000;
+/// Most that the operator may ask for: 6.4 GB of buckets.
+pub const FLOWS_MAX: u32 = 1 << 26;
+/// Buckets for a number of flows: each flow has up to two entries, a bucket has eight, and the next power of two
+/// makes room for flows that are unevenly spread. For 1 000 000 flows 262 144 buckets of 384 bytes: 96 MiB,
+/// allocated at the start, 96 to 100 bytes per flow.
+pub const fn flow_buckets(flows: u32) -> u32 {
+    let buckets = flows.saturating_mul(2).div_ceil(WAYS as u32);
+    if buckets < 1024 {
+        1024
+    } else {
+        buckets.next_power_of_two()
+    }
+}
+/// Blocks of tables over all frontends: 262 144 of 16 entries, or 4 096 frontends with a table of 1 021 (16 MiB of
+/// values, about 35 MiB with the kernel's overhead when full).
+pub const TABLE_BLOCKS_MAX: u32 = 262_144;
+/// Entries of one table: the largest prime that 4 096 blocks hold.
+pub const TABLE_ENTRIES_MAX: u32 = 65_521;
+/// Clients that keep a backend: 65 536 entries of 24 bytes and about 64 of the kernel's, 6 MiB, allocated at the
+/// start. Beyond it the least recently seen clients choose again.
+pub const AFFINITIES_MAX: u32 = 65_536;
+/// Datagrams in fragments at one time: 8 192; beyond it the oldest lose their later fragments.
+pub const FRAGMENTS_MAX: u32 = 8_192;
+/// Slots that [`super::frontend::LEAST`] looks at: all of a service of 16 tasks. Of more, the best of 16 in a row
+/// from a place that moves on: a look at all of them would cost a new flow 60 ns each.
+pub const LEAST_LOOK: u32 = 16;
+/// Ports that a masqueraded flow tries before it is refused: with half of all ports taken, one flow in 2^8.
+pub const MASQUERADE_TRIES: u32 = 8;
 /// Sockets with a translated address (UDP affinity and reverse entries, TCP reverse entries).
 pub const SOCKS_MAX: u32 = 131_072;
+/// Prefixes that services allow and deny, over all: 4 each for all frontends of a full node is 16 times this;
+/// a trie node takes about 100 bytes, so 1.6 MiB when full.
+pub const SOURCES_MAX: u32 = 16_384;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All that the datapath may ask of the world.
 
+use super::table::Stored;
 use crate::abi::{
-    Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, LocalTask, Scope, SlotKey, SockKey, SockPeer,
+    Affinity, AffinityKey, Backend, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+    LocalTask, Scope, SlotKey, SockKey, SockPeer,
 };
 
 /// The maps. Every method is one map operation; none blocks.
@@ -12,23 +14,48 @@ pub trait Maps {
     /// Whether the address (network order) is this node's own.
     fn is_local_addr(&self, addr_be: u32) -> bool;
     /// Master entry of a frontend.
-    fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
+    fn frontend(&self, key: &FrontendKey) -> Option<&Frontend>;
     /// Backend id in a slot.
     fn slot(&self, key: &SlotKey) -> Option<u32>;
+    /// Backend id in a table; `None` when the block is not there.
+    fn table(&self, table: u32, index: u32) -> Option<u32>;
     /// A backend by id.
-    fn backend(&self, id: u32) -> Option<Backend>;
+    fn backend(&self, id: u32) -> Option<&Backend>;
     /// A task of this node by its tunnel name.
-    fn local_task(&self, id: u32) -> Option<LocalTask>;
+    fn local_task(&self, id: u32) -> Option<&LocalTask>;
     /// Next value of a frontend's round-robin counter; wraps.
     fn next(&self, frontend: u32) -> u32;
-    /// A flow.
+    /// Chance.
+    fn random(&self) -> u32;
+    /// Open flows and connections of a backend.
+    fn active(&self, backend: u32) -> u32;
+    /// Counts flows of a backend, 1 or -1.
+    fn add_active(&self, backend: u32, change: i32);
+    /// The backend that a client keeps.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Remembers it; a full table forgets the least recently used.
+    fn set_affinity(&self, key: &AffinityKey, value: &Affinity);
+    /// Ticks after which a flow in this state is forgotten.
+    fn timeout(&self, state: u8) -> u32;
+    /// A flow, whether it has timed out or not.
     fn flow(&self, key: &FlowKey) -> Option<Flow>;
-    /// Writes a flow; false when the table takes no more.
-    fn set_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// Writes a flow; `None` when its bucket was busy.
+    fn set_flow(&self, key: &FlowKey, flow: &Flow) -> Option<Stored>;
+    /// Ports of a datagram in fragments.
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    /// Remembers them; a full table forgets the least recently used.
+    fn set_fragment(&self, key: &FragmentKey, value: &Fragment);
+    /// What the prefix list of a frontend says of a client (network order): [`super::ALLOW`] or [`super::DENY`];
+    /// `None` when no prefix matches.
+    fn source(&self, frontend: u32, client_be: u32) -> Option<u8>;
     /// A socket's translation.
     fn sock(&self, key: &SockKey) -> Option<SockPeer>;
     /// Writes a socket's translation; a full table forgets the least recently used.
     fn set_sock(&self, key: &SockKey, peer: &SockPeer);
     /// Adds one to a counter.
-    fn count(&self, counter: Counter);
+    fn count(&self, counter: Counter) {
+        self.count_number(counter as u32);
+    }
+    /// Adds one to the counter with this number.
+    fn count_number(&self, number: u32);
 }

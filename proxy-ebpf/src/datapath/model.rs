@@ -3,27 +3,77 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use super::Maps;
-use crate::abi::*;
+use super::{
+    Maps,
+    table::{self, Stored},
+};
+use crate::abi::{schedule::BLOCK, settings::Timeouts, *};
+
+/// Buckets of the flow table, minus one.
+pub const MASK: u32 = 511;
 
 /// The world of a test.
-#[derive(Default)]
 pub struct World {
     pub scopes: HashMap<u64, Scope>,
     pub local_addrs: Vec<u32>,
     pub frontends: HashMap<FrontendKey, Frontend>,
     pub slots: HashMap<SlotKey, u32>,
-    pub backends: RefCell<HashMap<u32, Backend>>,
+    pub backends: HashMap<u32, Backend>,
     pub local_tasks: HashMap<u32, LocalTask>,
     pub counters: RefCell<HashMap<Counter, u64>>,
-    pub flows: RefCell<HashMap<FlowKey, Flow>>,
+    pub flows: RefCell<Vec<Bucket>>,
     pub socks: RefCell<HashMap<SockKey, SockPeer>>,
     pub next: RefCell<HashMap<u32, u32>>,
+    pub tables: HashMap<TableKey, TableBlock>,
+    pub active: RefCell<HashMap<u32, i64>>,
+    pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
+    pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
+    /// (frontend, client) -> verdict.
+    pub sources: HashMap<(u32, u32), u8>,
+    pub random: RefCell<u64>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        World {
+            scopes: HashMap::new(),
+            local_addrs: Vec::new(),
+            frontends: HashMap::new(),
+            slots: HashMap::new(),
+            backends: HashMap::new(),
+            local_tasks: HashMap::new(),
+            counters: RefCell::default(),
+            flows: RefCell::new(vec![Bucket::default(); MASK as usize + 1]),
+            socks: RefCell::default(),
+            next: RefCell::default(),
+            tables: HashMap::new(),
+            active: RefCell::default(),
+            affinity: RefCell::default(),
+            fragments: RefCell::default(),
+            sources: HashMap::new(),
+            random: RefCell::new(0x9e37_79b9_7f4a_7c15),
+        }
+    }
 }
 
 impl World {
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counters.borrow().get(&counter).copied().unwrap_or_default()
+    }
+
+    /// Gives a frontend this table.
+    pub fn set_table(&mut self, table: u32, backends: &[u32]) {
+        for (i, part) in backends.chunks(BLOCK).enumerate() {
+            let mut block = TableBlock::default();
+            block.backends[..part.len()].copy_from_slice(part);
+            self.tables.insert(
+                TableKey {
+                    table,
+                    block: i as u32,
+                },
+                block,
+            );
+        }
     }
 }
 
@@ -34,17 +84,17 @@ impl Maps for World {
     fn is_local_addr(&self, addr_be: u32) -> bool {
         self.local_addrs.contains(&addr_be)
     }
-    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        self.frontends.get(key).copied()
+    fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
+        self.frontends.get(key)
     }
     fn slot(&self, key: &SlotKey) -> Option<u32> {
         self.slots.get(key).copied()
     }
-    fn backend(&self, id: u32) -> Option<Backend> {
-        self.backends.borrow().get(&id).copied()
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.get(&id)
     }
-    fn local_task(&self, id: u32) -> Option<LocalTask> {
-        self.local_tasks.get(&id).copied()
+    fn local_task(&self, id: u32) -> Option<&LocalTask> {
+        self.local_tasks.get(&id)
     }
     fn next(&self, frontend: u32) -> u32 {
         let mut next = self.next.borrow_mut();
@@ -52,12 +102,51 @@ impl Maps for World {
         *n += 1;
         *n - 1
     }
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.borrow().get(key).copied()
+    fn table(&self, table: u32, index: u32) -> Option<u32> {
+        let block = index / BLOCK as u32;
+        let found = self.tables.get(&TableKey { table, block })?;
+        Some(found.backends[index as usize % BLOCK])
     }
-    fn set_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        self.flows.borrow_mut().insert(*key, *flow);
-        true
+    fn random(&self) -> u32 {
+        let mut state = self.random.borrow_mut();
+        *state = super::hash::mix(*state);
+        (*state >> 32) as u32
+    }
+    fn active(&self, backend: u32) -> u32 {
+        self.active.borrow().get(&backend).map_or(0, |n| *n as u32)
+    }
+    fn add_active(&self, backend: u32, change: i32) {
+        *self.active.borrow_mut().entry(backend).or_default() += i64::from(change);
+    }
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinity.borrow().get(key).copied()
+    }
+    fn set_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        self.affinity.borrow_mut().insert(*key, *value);
+    }
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        let place = table::place(key, MASK);
+        let bucket = &self.flows.borrow()[place.bucket as usize];
+        table::find(bucket, place.tag, key).map(|way| table::read(bucket, way))
+    }
+    fn set_flow(&self, key: &FlowKey, flow: &Flow) -> Option<Stored> {
+        let place = table::place(key, MASK);
+        let bucket = &mut self.flows.borrow_mut()[place.bucket as usize];
+        Some(table::store(bucket, place.tag, key, flow, |state| {
+            self.timeout(state)
+        }))
+    }
+    fn timeout(&self, state: u8) -> u32 {
+        Timeouts::DEFAULT.by_state()[usize::from(state)]
+    }
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        self.fragments.borrow().get(key).copied()
+    }
+    fn set_fragment(&self, key: &FragmentKey, value: &Fragment) {
+        self.fragments.borrow_mut().insert(*key, *value);
+    }
+    fn source(&self, frontend: u32, client_be: u32) -> Option<u8> {
+        self.sources.get(&(frontend, client_be)).copied()
     }
     fn sock(&self, key: &SockKey) -> Option<SockPeer> {
         self.socks.borrow().get(key).copied()
@@ -65,7 +154,8 @@ impl Maps for World {
     fn set_sock(&self, key: &SockKey, peer: &SockPeer) {
         self.socks.borrow_mut().insert(*key, *peer);
     }
-    fn count(&self, counter: Counter) {
+    fn count_number(&self, number: u32) {
+        let counter = Counter::ALL[number as usize];
         *self.counters.borrow_mut().entry(counter).or_default() += 1;
     }
 }

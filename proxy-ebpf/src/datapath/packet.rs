@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading a frame: Ethernet, IPv4, TCP or UDP. Bounds are checked in one place, [`Bytes::load`].
+//! Reading a frame: Ethernet, IPv4, TCP, UDP, ICMP errors. Bounds are checked in one place, [`Bytes::load`].
 
-use crate::abi::{PROTO_TCP, PROTO_UDP};
+use crate::abi::{PROTO_ICMP, PROTO_TCP, PROTO_UDP};
 
 /// Length of an Ethernet header; the tunnel carries whole frames, so it is the same at every attachment.
 pub const ETH_LEN: usize = 14;
@@ -23,6 +23,29 @@ pub trait Bytes {
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 }
 
+/// What a packet is of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole one.
+    Whole,
+    /// The first fragment of a datagram with this identification (network order): has the ports.
+    First(u16),
+    /// A later fragment: its ports are 0 until somebody remembers them.
+    Later(u16),
+    /// An ICMP error about a packet of the other direction. Addresses and ports are those of the flow's packets in
+    /// the error's own direction, whoever sent it.
+    Error(Inner),
+}
+
+/// Where an ICMP error has the packet that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// Offset of the IPv4 header in the frame.
+    pub ip: usize,
+    /// Who the error is from, network order.
+    pub outer_src_be: u32,
+}
+
 /// What the datapath wants to know of a TCP or UDP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -36,10 +59,12 @@ pub struct Packet {
     pub dst_port_be: u16,
     /// [`PROTO_TCP`] or [`PROTO_UDP`].
     pub protocol: u8,
-    /// TCP flags; 0 for UDP.
+    /// TCP flags; 0 for UDP, fragments and errors.
     pub tcp_flags: u8,
-    /// Offset of the TCP or UDP header in the frame.
+    /// Offset of the TCP or UDP header in the frame (errors: of the ICMP header).
     pub l4: usize,
+    /// Whether it is a whole packet.
+    pub kind: Kind,
 }
 
 impl Packet {
@@ -47,6 +72,30 @@ impl Packet {
     #[inline(always)]
     pub fn is_syn(&self) -> bool {
         self.protocol == PROTO_TCP && self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
+    }
+
+    /// Whether it can begin a flow: errors and fragments without their first cannot.
+    #[inline(always)]
+    pub fn can_open(&self) -> bool {
+        matches!(self.kind, Kind::Whole | Kind::First(_))
+    }
+
+    /// Whether it is an ICMP error.
+    #[inline(always)]
+    pub fn is_error(&self) -> bool {
+        matches!(self.kind, Kind::Error(_))
+    }
+
+    /// Source address and port.
+    #[inline(always)]
+    pub fn source(&self) -> (u32, u16) {
+        (self.src_be, self.src_port_be)
+    }
+
+    /// Destination address and port.
+    #[inline(always)]
+    pub fn destination(&self) -> (u32, u16) {
+        (self.dst_be, self.dst_port_be)
     }
 
     /// Whether it carries an MSS option that counts: SYN or SYN-ACK.
@@ -62,41 +111,116 @@ impl Packet {
     }
 }
 
-/// Parses a frame. `None` for everything that is not a whole, first-fragment IPv4 TCP or UDP packet: those
-/// are not ours, whatever they are.
+/// Parses a frame. `None` for everything that is no IPv4 TCP or UDP packet, fragment of one or error about one:
+/// those are not ours, whatever they are.
 #[inline(always)]
 pub fn parse<B: Bytes>(frame: &B) -> Option<Packet> {
+    let mut packet = EMPTY;
+    parse_into(frame, &mut packet)?;
+    Some(packet)
+}
+
+/// A packet that has not been read yet.
+const EMPTY: Packet = Packet {
+    src_be: 0,
+    dst_be: 0,
+    src_port_be: 0,
+    dst_port_be: 0,
+    protocol: 0,
+    tcp_flags: 0,
+    l4: 0,
+    kind: Kind::Whole,
+};
+
+/// [`parse`] in place: kernels before 6.3 refuse a program that copies the part of a [`Kind`] that it does not have.
+#[inline(always)]
+pub fn parse_into<B: Bytes>(frame: &B, packet: &mut Packet) -> Option<()> {
     let ethertype: [u8; 2] = frame.load(12)?;
     if u16::from_be_bytes(ethertype) != ETHERTYPE_IPV4 {
         return None;
     }
     let ip: [u8; 20] = frame.load(ETH_LEN)?;
-    let header = usize::from(ip[0] & 0x0f) * 4;
-    if ip[0] >> 4 != 4 || header < 20 {
-        return None;
-    }
-    // A later fragment (offset != 0) has no ports.
-    if u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff != 0 {
-        return None;
-    }
-    let protocol = ip[9];
+    let header = header_len(&ip)?;
     let l4 = ETH_LEN + header;
-    let tcp_flags = match protocol {
-        PROTO_TCP => frame.load::<20>(l4)?[13],
-        PROTO_UDP => 0,
-        _ => return None,
-    };
+    let protocol = ip[9];
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+    if protocol == PROTO_ICMP {
+        // An error that is itself in fragments is dropped by whom it concerns, if anybody.
+        return if fragment & 0x3fff == 0 {
+            error(frame, &ip, l4, packet)
+        } else {
+            None
+        };
+    }
+    if protocol != PROTO_TCP && protocol != PROTO_UDP {
+        return None;
+    }
+    packet.src_be = u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]);
+    packet.dst_be = u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    packet.src_port_be = 0;
+    packet.dst_port_be = 0;
+    packet.protocol = protocol;
+    packet.tcp_flags = 0;
+    packet.l4 = l4;
+    packet.kind = Kind::Whole;
+    let id = u16::from_ne_bytes([ip[4], ip[5]]);
+    if fragment & 0x1fff != 0 {
+        packet.kind = Kind::Later(id);
+        return Some(());
+    }
+    if fragment & 0x2000 != 0 {
+        packet.kind = Kind::First(id);
+    }
+    if protocol == PROTO_TCP {
+        packet.tcp_flags = frame.load::<20>(l4)?[13];
+    }
     // Eight bytes are the whole UDP header: what is translated later is there.
     let ports: [u8; 8] = frame.load(l4)?;
-    Some(Packet {
-        src_be: u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]),
-        dst_be: u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]),
-        src_port_be: u16::from_ne_bytes([ports[0], ports[1]]),
-        dst_port_be: u16::from_ne_bytes([ports[2], ports[3]]),
-        protocol,
-        tcp_flags,
-        l4,
-    })
+    packet.src_port_be = u16::from_ne_bytes([ports[0], ports[1]]);
+    packet.dst_port_be = u16::from_ne_bytes([ports[2], ports[3]]);
+    Some(())
+}
+
+#[inline(always)]
+fn header_len(ip: &[u8; 20]) -> Option<usize> {
+    let header = usize::from(ip[0] & 0x0f) * 4;
+    (ip[0] >> 4 == 4 && header >= 20).then_some(header)
+}
+
+/// Destination unreachable (with "fragmentation needed", by which path MTU is found, RFC 1191), time exceeded and
+/// parameter problem carry the header of the packet that they are about and eight bytes more (RFC 792).
+#[inline(always)]
+fn error<B: Bytes>(frame: &B, outer: &[u8; 20], l4: usize, packet: &mut Packet) -> Option<()> {
+    let icmp: [u8; 8] = frame.load(l4)?;
+    if !matches!(icmp[0], 3 | 11 | 12) {
+        return None;
+    }
+    let at = l4 + 8;
+    let ip: [u8; 20] = frame.load(at)?;
+    let header = header_len(&ip)?;
+    let protocol = ip[9];
+    // About a later fragment nothing but the addresses can be known.
+    if (protocol != PROTO_TCP && protocol != PROTO_UDP) || u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff != 0 {
+        return None;
+    }
+    let ports: [u8; 8] = frame.load(at + header)?;
+    let inner_src = u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]);
+    // It is about a packet that its receiver sent; anything else is a forgery or a loop.
+    if u32::from_ne_bytes([outer[16], outer[17], outer[18], outer[19]]) != inner_src {
+        return None;
+    }
+    packet.src_be = u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    packet.dst_be = inner_src;
+    packet.src_port_be = u16::from_ne_bytes([ports[2], ports[3]]);
+    packet.dst_port_be = u16::from_ne_bytes([ports[0], ports[1]]);
+    packet.protocol = protocol;
+    packet.tcp_flags = 0;
+    packet.l4 = l4;
+    packet.kind = Kind::Error(Inner {
+        ip: at,
+        outer_src_be: u32::from_ne_bytes([outer[12], outer[13], outer[14], outer[15]]),
+    });
+    Some(())
 }
 
 /// An MSS option that is larger than wanted.

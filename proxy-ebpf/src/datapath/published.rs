@@ -7,113 +7,246 @@
 //! key, and writes the TASK side there, with the entry node in it. The task's reply ([`from_task`]) gets back the
 //! address that the client used, and leaves through the interface that the client came in by, or through the
 //! tunnel to the entry node, which sends it out ([`from_tunnel`] again, task 0). FIN or RST from either side
-//! marks the flow CLOSING: a SYN that uses the same addresses again is a new flow. Entries are forgotten by the
-//! map's own least-recently-used order.
+//! marks the flow CLOSING: a SYN that uses the same addresses again is a new flow. States and timeouts are in
+//! [`super::flows`], what is forgotten for lack of room in [`super::table`].
 //!
 //! A task that is gone (no backend entry any more) is noticed by the entry node: a SYN or a datagram chooses
-//! again, anything else is answered with RST so that the client reconnects.
+//! again, anything else is answered with RST so that the client reconnects. A segment of a flow that nobody here
+//! knows is reset as well, unless the frontend chooses by hash: then it goes where every node sends it.
+//!
+//! Variants per frontend. DSR: the task's node sends replies out itself. MASQUERADE: the task sees the address of
+//! the entry node and a port that is free there; a second ENTRY entry, marked BACK, leads replies to the client.
+//! A task that calls its own node's published port and is given itself is masqueraded as well, because it would not
+//! take a packet from its own address.
+//!
+//! ICMP errors are parsed into packets of the flow that they are about, in their own direction: they take the same
+//! way and never open a flow.
 
-use super::{Action, Maps, Nat, Out, Packet, select::select};
+use super::{
+    Action, DENY, Maps, Nat, Out, Packet,
+    flows::{advance, complete, first_state, live, next_state, note_fragment, put},
+    select::{Who, by_hash, select},
+};
 use crate::abi::{
-    Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, LocalTask, PROTO_TCP, Settings,
+    Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, PROTO_TCP,
     backend::LOCAL,
-    flow::{CLOSING, ENTRY, OPEN, TASK},
-    frontend::PUBLISHED,
+    flow::{BACK, CLAMP, CLOSING, ENTRY, TASK},
+    frontend::{DSR, FILTERED, MASQUERADE, PUBLISHED},
+    limits::MASQUERADE_TRIES,
 };
 use crate::datapath::packet::TCP_RST;
-
-/// A known flow's time stamp is written at most this often, so that most packets write nothing.
-const TOUCH_NS: u64 = 1_000_000_000;
 
 /// What a program knows beside the packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Env {
-    /// The agent's settings.
-    pub settings: Settings,
-    /// Interface that the packet came in through.
+    /// [`crate::abi::Settings::tunnel_ifindex`].
+    pub tunnel_ifindex: u32,
+    /// [`crate::abi::Settings::uplink_ifindex`].
+    pub uplink_ifindex: u32,
+    /// Interface that the packet came in through, or that replies to it have to leave by.
     pub ifindex: u32,
-    /// Monotonic time.
-    pub now_ns: u64,
+    /// Monotonic time in ticks.
+    pub now: u32,
+}
+
+/// What the stages of a decision hand to each other: the object keeps it in a map and makes each stage a function of
+/// its own, because the kernel's stack of 512 bytes has no room for all of them at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stage {
+    /// The frontend that the client used.
+    pub frontend: Frontend,
+    /// Who serves the flow.
+    pub backend: Backend,
+    /// The ENTRY side; for what came through the tunnel, what the TASK side shall be.
+    pub flow: Flow,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: this is the answer.
+    Answer(Action),
+    /// [`open`], then [`remember`], then [`deliver`].
+    Open,
+    /// [`deliver`].
+    Deliver,
 }
 
 /// A packet that arrived at an uplink.
 #[inline(always)]
-pub fn from_client<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Action {
-    if !maps.is_local_addr(packet.dst_be) {
-        return Action::PASS;
+pub fn from_client<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Action {
+    let mut stage = Stage::default();
+    match look_up(maps, env, packet, &mut stage) {
+        Step::Answer(action) => return action,
+        Step::Open => {
+            let unserved = open(maps, env, packet, &mut stage);
+            if let Some(reason) = unserved.or_else(|| remember(maps, env, packet, &mut stage)) {
+                return refuse(packet, reason);
+            }
+        }
+        Step::Deliver => {}
+    }
+    deliver(maps, env, packet, &mut stage)
+}
+
+/// First stage: whose packet is it?
+#[inline(always)]
+pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut Stage) -> Step {
+    if !maps.is_local_addr(packet.dst_be) || !complete(maps, packet) {
+        return Step::Answer(Action::PASS);
     }
     let Some(frontend) = published(maps, packet.protocol, packet.dst_port_be) else {
-        return Action::PASS;
+        return Step::Answer(Action::PASS);
     };
-    let key = entry_key(packet);
-    let known = maps.flow(&key);
+    note_fragment(maps, packet);
+    stage.frontend = *frontend;
+    let key = FlowKey::new(ENTRY, packet.protocol, packet.source(), packet.destination());
+    let known = live(maps, env, &key).filter(|flow| flow.flags & BACK == 0);
     if let Some(mut flow) = known
         && !(packet.is_syn() && flow.state == CLOSING)
         && let Some(backend) = maps.backend(flow.backend)
     {
-        let stale = env.now_ns.wrapping_sub(flow.last_seen_ns) > TOUCH_NS;
-        let closes = packet.is_closing() && flow.state != CLOSING;
-        if stale || closes || flow.ifindex != env.ifindex {
-            flow.last_seen_ns = env.now_ns;
-            flow.ifindex = env.ifindex;
-            if closes {
-                flow.state = CLOSING;
-            }
-            maps.set_flow(&key, &flow);
+        stage.backend = *backend;
+        if packet.can_open() {
+            let state = next_state(flow.state, packet);
+            advance(maps, env, &key, &mut flow, state, env.ifindex);
         }
-        return deliver(maps, env, packet, &frontend, &backend, flow.state);
+        stage.flow = flow;
+        return Step::Deliver;
+    }
+    if !packet.can_open() {
+        return Step::Answer(Action::PASS);
     }
     if packet.protocol == PROTO_TCP && !packet.is_syn() {
-        // A RST is never answered (RFC 9293 section 3.5.2).
-        let reason = if known.is_some() {
-            Counter::FlowBackendGone
-        } else {
-            Counter::FlowUnknown
-        };
-        return if packet.tcp_flags & TCP_RST != 0 {
-            Action::drop(reason)
-        } else {
-            Action::refuse(reason)
-        };
+        if known.is_some() {
+            return Step::Answer(refuse(packet, Counter::FlowBackendGone));
+        }
+        if !by_hash(frontend) || packet.tcp_flags & TCP_RST != 0 {
+            return Step::Answer(refuse(packet, Counter::FlowUnknown));
+        }
+        maps.count(Counter::FlowAdopted);
     }
-    let Some((id, backend)) = select(maps, &frontend) else {
-        return Action::refuse(Counter::PublishedNoBackend);
+    if frontend.flags & FILTERED != 0 && maps.source(frontend.id, packet.src_be) == Some(DENY) {
+        return Step::Answer(Action::drop(Counter::SourceDenied));
+    }
+    Step::Open
+}
+
+/// Second stage, for a flow's first packet: chooses who serves it. The reason, if nobody can.
+#[inline(always)]
+pub fn open<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Counter> {
+    let frontend = &stage.frontend;
+    let who = Who::address(
+        packet.src_be,
+        packet.src_port_be,
+        packet.dst_port_be,
+        packet.protocol,
+        env.now,
+    );
+    let Some((id, backend)) = select(maps, frontend, &who) else {
+        return Some(Counter::PublishedNoBackend);
     };
-    let flow = Flow {
-        last_seen_ns: env.now_ns,
+    stage.backend = *backend;
+    stage.flow = Flow {
+        seen: env.now,
         backend: id,
         ifindex: env.ifindex,
         nat_addr_be: backend.addr_be,
-        nat_port_be: target_port(&frontend, packet.dst_port_be),
-        state: OPEN,
+        nat_port_be: target_port(frontend, packet.dst_port_be),
+        state: first_state(packet),
         ..Default::default()
     };
-    if !maps.set_flow(&key, &flow) {
-        maps.count(Counter::FlowTableFull);
+    None
+}
+
+/// Third stage, for a flow's first packet: remembers the flow. The reason, if that cannot be done.
+#[inline(always)]
+pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Counter> {
+    let local = stage.backend.flags & LOCAL != 0;
+    let itself = local && stage.backend.addr_be == packet.src_be;
+    if stage.frontend.flags & MASQUERADE != 0 || itself {
+        let port_be = masquerade(maps, env, packet, &stage.flow);
+        if port_be == 0 {
+            return Some(Counter::MasqueradeFull);
+        }
+        stage.flow.peer_be = packet.dst_be;
+        stage.flow.peer_port_be = port_be;
     }
-    maps.count(if backend.flags & LOCAL != 0 {
+    let key = FlowKey::new(ENTRY, packet.protocol, packet.source(), packet.destination());
+    let flow = stage.flow;
+    put(maps, &key, &flow);
+    maps.add_active(flow.backend, 1);
+    maps.count(if local {
         Counter::FlowLocal
     } else {
         Counter::FlowRemote
     });
-    deliver(maps, env, packet, &frontend, &backend, OPEN)
+    None
+}
+
+/// Finds a port under which the task shall see the client, and remembers whose it is; 0 = there is none.
+#[inline(always)]
+fn masquerade<M: Maps>(maps: &M, env: &Env, packet: &Packet, flow: &Flow) -> u16 {
+    let mut port_be = packet.src_port_be;
+    for _ in 0..MASQUERADE_TRIES {
+        let key = back_key(packet, port_be);
+        let free = match live(maps, env, &key) {
+            None => true,
+            Some(owner) => {
+                owner.state == CLOSING
+                    || (owner.peer_be == packet.src_be && owner.peer_port_be == packet.src_port_be)
+            }
+        };
+        if free {
+            break;
+        }
+        // Above the well-known ports, anywhere; the last one is not asked for but taken if it was free above.
+        port_be = ((maps.random() as u16) | 0x8000).to_be();
+    }
+    let key = back_key(packet, port_be);
+    let taken = live(maps, env, &key).is_some_and(|owner| {
+        owner.state != CLOSING && (owner.peer_be != packet.src_be || owner.peer_port_be != packet.src_port_be)
+    });
+    if taken {
+        return 0;
+    }
+    let back = Flow {
+        // Counted under the client's own key.
+        backend: 0,
+        peer_be: packet.src_be,
+        peer_port_be: packet.src_port_be,
+        flags: BACK,
+        ..*flow
+    };
+    put(maps, &key, &back);
+    port_be
 }
 
 #[inline(always)]
-fn deliver<M: Maps>(
-    maps: &M,
-    env: &Env,
-    packet: &Packet,
-    frontend: &Frontend,
-    backend: &Backend,
-    state: u8,
-) -> Action {
+fn back_key(packet: &Packet, port_be: u16) -> FlowKey {
+    FlowKey::new(
+        ENTRY,
+        packet.protocol,
+        (packet.dst_be, port_be),
+        packet.destination(),
+    )
+}
+
+/// Last stage: to the task, here or through the tunnel.
+#[inline(always)]
+pub fn deliver<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Action {
+    let (backend, flow) = (&stage.backend, &stage.flow);
     if backend.flags & LOCAL == 0 {
-        if env.settings.tunnel_ifindex == 0 {
-            return Action::refuse(Counter::NoTunnel);
+        if env.tunnel_ifindex == 0 {
+            return refuse(packet, Counter::NoTunnel);
         }
+        let nat = if flow.peer_be == 0 {
+            Nat::None
+        } else {
+            Nat::Source(flow.peer_be, flow.peer_port_be)
+        };
         return Action {
-            nat: Nat::None,
+            nat,
             clamp_mss: packet.has_mss(),
             out: Out::Tunnel {
                 node_be: backend.node_be,
@@ -121,220 +254,258 @@ fn deliver<M: Maps>(
             },
         };
     }
-    let task = LocalTask {
-        addr_be: backend.addr_be,
-        ifindex: backend.ifindex,
-        mac: backend.mac,
-        gateway_mac: backend.gateway_mac,
+    stage.flow = Flow {
+        backend: flow.backend,
+        ifindex: env.ifindex,
+        peer_be: flow.peer_be,
+        peer_port_be: flow.peer_port_be,
+        ..Default::default()
     };
-    to_task(maps, env, packet, frontend, &task, 0, state)
+    to_task(maps, env, packet, stage)
 }
 
-/// Writes the TASK side when it is new or differs, and sends the packet into the task's veth.
+/// Writes the TASK side when it is new or differs, and sends the packet into the task's veth. The stage's flow says
+/// where replies go, and in `peer` what the task sees as the client, if not the client.
 #[inline(always)]
-fn to_task<M: Maps>(
-    maps: &M,
-    env: &Env,
-    packet: &Packet,
-    frontend: &Frontend,
-    task: &LocalTask,
-    node_be: u32,
-    state: u8,
-) -> Action {
-    let port_be = target_port(frontend, packet.dst_port_be);
-    let key = FlowKey {
-        client_be: packet.src_be,
-        local_be: task.addr_be,
-        client_port_be: packet.src_port_be,
-        local_port_be: port_be,
-        protocol: packet.protocol,
-        side: TASK,
-        _pad: 0,
+pub fn to_task<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Action {
+    let reply = &stage.flow;
+    let to = (
+        stage.backend.addr_be,
+        target_port(&stage.frontend, packet.dst_port_be),
+    );
+    let masked = reply.peer_be != 0;
+    let seen_as = if masked {
+        (reply.peer_be, reply.peer_port_be)
+    } else {
+        packet.source()
     };
-    let known = maps.flow(&key);
-    let same = matches!(known, Some(f) if f.node_be == node_be && f.nat_addr_be == packet.dst_be
-        && f.nat_port_be == packet.dst_port_be && f.ifindex == env.ifindex && f.state == state);
-    if !same {
-        let flow = Flow {
-            last_seen_ns: env.now_ns,
-            backend: 0,
-            ifindex: env.ifindex,
-            nat_addr_be: packet.dst_be,
-            node_be,
-            nat_port_be: packet.dst_port_be,
-            state,
-            ..Default::default()
+    let key = FlowKey::new(TASK, packet.protocol, seen_as, to);
+    let known = live(maps, env, &key);
+    if packet.can_open() {
+        let state = match known {
+            Some(flow) if !(packet.is_syn() && flow.state == CLOSING) => next_state(flow.state, packet),
+            _ => first_state(packet),
         };
-        if !maps.set_flow(&key, &flow) {
-            maps.count(Counter::FlowTableFull);
+        let flow = Flow {
+            seen: env.now,
+            nat_addr_be: packet.dst_be,
+            nat_port_be: packet.dst_port_be,
+            peer_be: if masked { packet.src_be } else { 0 },
+            peer_port_be: if masked { packet.src_port_be } else { 0 },
+            state,
+            ..*reply
+        };
+        if known != Some(flow) {
+            put(maps, &key, &flow);
         }
-        if known.is_none() && node_be != 0 {
+        if known.is_none() && reply.backend == 0 {
             maps.count(Counter::FlowTunnel);
         }
+    } else if known.is_none() {
+        return Action::drop(Counter::TunnelUnknownFlow);
     }
+    let backend = &stage.backend;
     Action {
-        nat: Nat::Destination(task.addr_be, port_be),
+        nat: if masked {
+            Nat::Both(seen_as, to)
+        } else {
+            Nat::Destination(to.0, to.1)
+        },
         clamp_mss: false,
         out: Out::Veth {
-            ifindex: task.ifindex,
-            mac: task.mac,
-            gateway_mac: task.gateway_mac,
+            ifindex: backend.ifindex,
+            mac: backend.mac,
+            gateway_mac: backend.gateway_mac,
         },
     }
 }
 
-/// A packet that a task sent through its gateway veth.
+/// A packet that a task sent through its gateway veth; `None` when it is no reply of a published port.
 #[inline(always)]
-pub fn from_task<M: Maps>(maps: &M, packet: &Packet) -> Action {
-    let key = FlowKey {
-        client_be: packet.dst_be,
-        local_be: packet.src_be,
-        client_port_be: packet.dst_port_be,
-        local_port_be: packet.src_port_be,
-        protocol: packet.protocol,
-        side: TASK,
-        _pad: 0,
-    };
-    let Some(flow) = maps.flow(&key) else {
-        return Action::PASS;
-    };
-    let nat = Nat::Source(flow.nat_addr_be, flow.nat_port_be);
-    if flow.node_be != 0 {
-        return Action {
-            nat,
-            clamp_mss: packet.has_mss(),
-            out: Out::Tunnel {
-                node_be: flow.node_be,
-                task: 0,
-            },
-        };
+pub fn from_task<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Option<Action> {
+    if !complete(maps, packet) {
+        return None;
     }
-    if packet.is_closing() {
-        close_entry(
-            maps,
-            packet.dst_be,
-            packet.dst_port_be,
-            flow.nat_addr_be,
-            flow.nat_port_be,
-            packet.protocol,
-        );
+    let key = FlowKey::new(TASK, packet.protocol, packet.destination(), packet.source());
+    let mut flow = live(maps, env, &key)?;
+    note_fragment(maps, packet);
+    let used = (flow.nat_addr_be, flow.nat_port_be);
+    let client = if flow.peer_be == 0 {
+        packet.destination()
+    } else {
+        (flow.peer_be, flow.peer_port_be)
+    };
+    let stale = flow.seen != env.now || (packet.is_closing() && flow.state != CLOSING);
+    if stale && packet.can_open() {
+        let state = if packet.is_closing() { CLOSING } else { flow.state };
+        let ifindex = flow.ifindex;
+        advance(maps, env, &key, &mut flow, state, ifindex);
+        if flow.node_be == 0 && flow.flags & CLAMP == 0 {
+            touch_entry(maps, env, packet, client, used);
+        }
     }
-    Action {
-        nat,
-        clamp_mss: false,
-        out: Out::Neighbour {
+    let nat = if flow.peer_be == 0 {
+        Nat::Source(used.0, used.1)
+    } else {
+        Nat::Both(used, client)
+    };
+    let out = if flow.node_be == 0 {
+        Out::Neighbour {
             ifindex: flow.ifindex,
-        },
-    }
+        }
+    } else {
+        Out::Tunnel {
+            node_be: flow.node_be,
+            task: 0,
+        }
+    };
+    Some(Action {
+        nat,
+        clamp_mss: packet.has_mss() && (flow.node_be != 0 || flow.flags & CLAMP != 0),
+        out,
+    })
 }
 
 /// A packet that another node sent through the tunnel: `task` from the tunnel key, `node_be` its sender.
 #[inline(always)]
-pub fn from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &Packet, task: u32, node_be: u32) -> Action {
+pub fn from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, task: u32, node_be: u32) -> Action {
+    let mut stage = Stage::default();
+    match unpack(maps, env, packet, (task, node_be), &mut stage) {
+        Unpacked::Answer(action) => action,
+        Unpacked::Reply => reply_from_tunnel(maps, env, packet),
+        Unpacked::ForTask => to_task(maps, env, packet, &mut stage),
+    }
+}
+
+/// What came through the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpacked {
+    /// Nothing that could be delivered: this is the answer.
+    Answer(Action),
+    /// A reply: [`reply_from_tunnel`].
+    Reply,
+    /// A packet for a task: [`to_task`].
+    ForTask,
+}
+
+/// First stage of what came through the tunnel.
+#[inline(always)]
+pub fn unpack<M: Maps>(
+    maps: &M,
+    env: &Env,
+    packet: &mut Packet,
+    (task, node_be): (u32, u32),
+    stage: &mut Stage,
+) -> Unpacked {
+    if !complete(maps, packet) {
+        return Unpacked::Answer(Action::drop(Counter::FragmentUnknown));
+    }
+    note_fragment(maps, packet);
     if task == 0 {
-        return reply_from_tunnel(maps, packet);
+        return Unpacked::Reply;
     }
     let Some(frontend) = published(maps, packet.protocol, packet.dst_port_be) else {
-        return refuse_tunnelled(packet);
+        return Unpacked::Answer(refuse_tunnelled(packet));
     };
     let Some(task) = maps.local_task(task) else {
-        return refuse_tunnelled(packet);
+        return Unpacked::Answer(refuse_tunnelled(packet));
     };
-    let state = if packet.is_closing() { CLOSING } else { OPEN };
-    to_task(maps, env, packet, &frontend, &task, node_be, state)
+    stage.frontend = *frontend;
+    stage.backend = Backend {
+        addr_be: task.addr_be,
+        ifindex: task.ifindex,
+        mac: task.mac,
+        gateway_mac: task.gateway_mac,
+        flags: LOCAL,
+        ..Default::default()
+    };
+    stage.flow = if frontend.flags & DSR != 0 && env.uplink_ifindex != 0 {
+        Flow {
+            ifindex: env.uplink_ifindex,
+            flags: CLAMP,
+            ..Default::default()
+        }
+    } else {
+        Flow {
+            ifindex: env.ifindex,
+            node_be,
+            ..Default::default()
+        }
+    };
+    Unpacked::ForTask
 }
 
 /// A task's reply at the entry node.
 #[inline(always)]
-fn reply_from_tunnel<M: Maps>(maps: &M, packet: &Packet) -> Action {
-    let key = FlowKey {
-        client_be: packet.dst_be,
-        local_be: packet.src_be,
-        client_port_be: packet.dst_port_be,
-        local_port_be: packet.src_port_be,
-        protocol: packet.protocol,
-        side: ENTRY,
-        _pad: 0,
-    };
-    let Some(flow) = maps.flow(&key) else {
+pub fn reply_from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Action {
+    let key = FlowKey::new(ENTRY, packet.protocol, packet.destination(), packet.source());
+    let Some(mut flow) = live(maps, env, &key) else {
         return Action::drop(Counter::TunnelUnknownFlow);
     };
-    if packet.is_closing() {
-        close_entry(
-            maps,
-            packet.dst_be,
-            packet.dst_port_be,
-            packet.src_be,
-            packet.src_port_be,
-            packet.protocol,
-        );
+    let stale = flow.seen != env.now || (packet.is_closing() && flow.state != CLOSING);
+    let back = flow.flags & BACK != 0;
+    let client = (flow.peer_be, flow.peer_port_be);
+    if stale && packet.can_open() {
+        let state = if packet.is_closing() { CLOSING } else { flow.state };
+        let ifindex = flow.ifindex;
+        advance(maps, env, &key, &mut flow, state, ifindex);
+        if back {
+            touch_entry(maps, env, packet, client, packet.source());
+        }
     }
     Action {
-        nat: Nat::None,
+        nat: if back {
+            Nat::Destination(client.0, client.1)
+        } else {
+            Nat::None
+        },
         clamp_mss: false,
         out: Out::Neighbour {
             ifindex: flow.ifindex,
         },
+    }
+}
+
+/// A reply's part in the client's own entry: it shows that the flow lives, or ends.
+#[inline(always)]
+fn touch_entry<M: Maps>(maps: &M, env: &Env, packet: &Packet, client: (u32, u16), used: (u32, u16)) {
+    let key = FlowKey::new(ENTRY, packet.protocol, client, used);
+    if let Some(mut flow) = live(maps, env, &key) {
+        let state = if packet.is_closing() { CLOSING } else { flow.state };
+        let ifindex = flow.ifindex;
+        advance(maps, env, &key, &mut flow, state, ifindex);
+    }
+}
+
+/// Refused with an answer, if its kind may be answered: never a RST (RFC 9293 section 3.5.2), never an error or a
+/// later fragment (RFC 1122 section 3.2.2).
+#[inline(always)]
+pub fn refuse(packet: &Packet, reason: Counter) -> Action {
+    if packet.tcp_flags & TCP_RST != 0 || !packet.can_open() {
+        Action::drop(reason)
+    } else {
+        Action::refuse(reason)
     }
 }
 
 #[inline(always)]
 fn refuse_tunnelled(packet: &Packet) -> Action {
     // UDP: an ICMP error would need a tunnel form of its own; the client's next datagram chooses again.
-    if packet.protocol == PROTO_TCP && packet.tcp_flags & TCP_RST == 0 {
-        Action::refuse(Counter::TunnelUnknownTask)
+    if packet.protocol == PROTO_TCP {
+        refuse(packet, Counter::TunnelUnknownTask)
     } else {
         Action::drop(Counter::TunnelUnknownTask)
     }
 }
 
 #[inline(always)]
-fn close_entry<M: Maps>(
-    maps: &M,
-    client_be: u32,
-    client_port_be: u16,
-    local_be: u32,
-    local_port_be: u16,
-    protocol: u8,
-) {
-    let key = FlowKey {
-        client_be,
-        local_be,
-        client_port_be,
-        local_port_be,
-        protocol,
-        side: ENTRY,
-        _pad: 0,
-    };
-    if let Some(mut flow) = maps.flow(&key)
-        && flow.state != CLOSING
-    {
-        flow.state = CLOSING;
-        maps.set_flow(&key, &flow);
-    }
-}
-
-#[inline(always)]
-fn published<M: Maps>(maps: &M, protocol: u8, port_be: u16) -> Option<Frontend> {
+fn published<M: Maps>(maps: &M, protocol: u8, port_be: u16) -> Option<&Frontend> {
     maps.frontend(&FrontendKey {
         port_be,
         protocol,
         kind: PUBLISHED,
         ..Default::default()
     })
-}
-
-#[inline(always)]
-fn entry_key(packet: &Packet) -> FlowKey {
-    FlowKey {
-        client_be: packet.src_be,
-        local_be: packet.dst_be,
-        client_port_be: packet.src_port_be,
-        local_port_be: packet.dst_port_be,
-        protocol: packet.protocol,
-        side: ENTRY,
-        _pad: 0,
-    }
 }
 
 #[inline(always)]

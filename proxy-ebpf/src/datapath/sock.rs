@@ -5,12 +5,16 @@
 //! kept in one entry per (socket, backend), so that getpeername and recvmsg answer with it; UDP sockets that do
 //! not connect keep their backend in an entry per (socket, VIP) until it goes away.
 
-use super::{Maps, select::select};
+use super::{
+    Maps,
+    select::{Who, select},
+};
 use crate::abi::{
     Backend, Counter, FrontendKey, SockKey, SockPeer,
     backend::REMOTE,
     frontend::{PUBLISHED, VIP},
     limits::SCOPE_NETWORKS_MAX,
+    schedule::NAMESPACE,
     scope::HOST,
     sock::{AFFINITY, REVERSE},
 };
@@ -24,6 +28,21 @@ pub struct Caller {
     pub socket: u64,
     /// IP protocol.
     pub protocol: u8,
+    /// Now, in ticks.
+    pub now: u32,
+}
+
+impl Caller {
+    /// A namespace is a client; it has no address yet that could be one.
+    #[inline(always)]
+    fn who(&self) -> Who {
+        Who {
+            client: self.namespace,
+            flow: self.socket,
+            kind: NAMESPACE,
+            now: self.now,
+        }
+    }
 }
 
 /// An IPv4 address and port, both in network order.
@@ -125,8 +144,8 @@ fn choose<M: Maps>(maps: &M, caller: Caller, to: Address) -> Choice {
             found = maps.frontend(&key);
         }
         if let Some(frontend) = found {
-            return match select(maps, &frontend) {
-                Some((id, backend)) => Choice::Backend(id, vip_target(&backend, to)),
+            return match select(maps, frontend, &caller.who()) {
+                Some((id, backend)) => Choice::Backend(id, vip_target(backend, to)),
                 None => Choice::None,
             };
         }
@@ -139,9 +158,9 @@ fn choose<M: Maps>(maps: &M, caller: Caller, to: Address) -> Choice {
             ..Default::default()
         };
         if let Some(frontend) = maps.frontend(&key) {
-            return match select(maps, &frontend) {
+            return match select(maps, frontend, &caller.who()) {
                 Some((id, backend)) => {
-                    Choice::Backend(id, published_target(&backend, frontend.target_port_be, to))
+                    Choice::Backend(id, published_target(backend, frontend.target_port_be, to))
                 }
                 None => Choice::None,
             };

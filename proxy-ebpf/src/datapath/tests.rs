@@ -2,27 +2,35 @@
 //! The decisions on the host, in a world of hash tables.
 
 use super::{
-    Action, Bytes, Nat, Out, Packet,
+    Action, Bytes, Maps as _, Nat, Out, Packet,
     model::World,
-    packet::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, find_mss, parse},
-    published::{Env, from_client, from_task, from_tunnel},
+    packet::{self, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, find_mss, parse},
+    published::{self, Env},
     sock::{Address, Caller, Verdict, connect, reverse, sendmsg},
 };
 use crate::abi::{backend::*, frontend::*, limits::SCOPE_NETWORKS_MAX, *};
+
+fn from_client(world: &World, env: &Env, packet: &Packet) -> Action {
+    published::from_client(world, env, &mut packet.clone())
+}
+
+fn from_task(world: &World, env: &Env, packet: &Packet) -> Option<Action> {
+    published::from_task(world, env, &mut packet.clone())
+}
+
+fn from_tunnel(world: &World, env: &Env, packet: &Packet, task: u32, node_be: u32) -> Action {
+    published::from_tunnel(world, env, &mut packet.clone(), task, node_be)
+}
 
 const CLIENT: u32 = 0x0a00_0001;
 const NODE: u32 = 0x6500_a8c0;
 const PEER: u32 = 0x6600_a8c0;
 const TASK_ADDR: u32 = 0x0500_12ac;
 const ENV: Env = Env {
-    settings: Settings {
-        tunnel_ifindex: 9,
-        node_be: NODE,
-        tunnel_mss: 1410,
-        _pad: 0,
-    },
+    tunnel_ifindex: 9,
+    uplink_ifindex: 2,
     ifindex: 2,
-    now_ns: 5,
+    now: 5,
 };
 
 struct Slice<'a>(&'a [u8]);
@@ -42,6 +50,7 @@ fn packet(protocol: u8, tcp_flags: u8) -> Packet {
         protocol,
         tcp_flags,
         l4: 34,
+        kind: Kind::Whole,
     }
 }
 
@@ -83,7 +92,7 @@ fn node(backends: &[Backend]) -> World {
             id: 1,
             slots: backends.len() as u32,
             target_port_be: 8080u16.to_be(),
-            flags: 0,
+            ..Default::default()
         };
         world.frontends.insert(key, value);
     }
@@ -95,7 +104,7 @@ fn node(backends: &[Backend]) -> World {
             },
             i as u32 + 1,
         );
-        world.backends.borrow_mut().insert(i as u32 + 1, *backend);
+        world.backends.insert(i as u32 + 1, *backend);
     }
     world
 }
@@ -109,7 +118,7 @@ fn veth(action: Action) -> bool {
 fn a_local_flow_goes_and_comes_back() {
     let world = node(&[backend(LOCAL)]);
     assert!(veth(from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN))));
-    let action = from_task(&world, &reply(PROTO_TCP, TCP_SYN | TCP_ACK));
+    let action = from_task(&world, &ENV, &reply(PROTO_TCP, TCP_SYN | TCP_ACK)).unwrap();
     assert_eq!(action.nat, Nat::Source(NODE, 80u16.to_be()));
     assert_eq!(action.out, Out::Neighbour { ifindex: 2 });
     assert!(!action.clamp_mss);
@@ -146,7 +155,7 @@ fn a_remote_flow_is_the_same_flow_on_both_nodes() {
         7,
         NODE
     )));
-    let back = from_task(&other, &reply(PROTO_TCP, TCP_SYN | TCP_ACK));
+    let back = from_task(&other, &ENV, &reply(PROTO_TCP, TCP_SYN | TCP_ACK)).unwrap();
     assert_eq!(
         (back.nat, back.out),
         (
@@ -176,7 +185,7 @@ fn fin_from_either_side_makes_the_next_syn_a_new_flow() {
         assert!(veth(from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN))));
         match closer {
             "client" => _ = from_client(&world, &ENV, &packet(PROTO_TCP, TCP_FIN | TCP_ACK)),
-            _ => _ = from_task(&world, &reply(PROTO_TCP, TCP_FIN | TCP_ACK)),
+            _ => _ = from_task(&world, &ENV, &reply(PROTO_TCP, TCP_FIN | TCP_ACK)),
         }
         let again = from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN));
         assert!(
@@ -206,7 +215,7 @@ fn refusals_have_a_reason_and_resets_are_never_answered() {
         Action::drop(Counter::FlowUnknown)
     );
     let no_tunnel = Env {
-        settings: Settings::default(),
+        tunnel_ifindex: 0,
         ..ENV
     };
     let remote = node(&[backend(REMOTE)]);
@@ -226,9 +235,9 @@ fn refusals_have_a_reason_and_resets_are_never_answered() {
 
 #[test]
 fn a_datagram_finds_a_new_backend_when_its_own_is_gone() {
-    let world = node(&[backend(LOCAL), backend(REMOTE)]);
+    let mut world = node(&[backend(LOCAL), backend(REMOTE)]);
     assert!(veth(from_client(&world, &ENV, &packet(PROTO_UDP, 0))));
-    world.backends.borrow_mut().remove(&1);
+    world.backends.remove(&1);
     let next = from_client(&world, &ENV, &packet(PROTO_UDP, 0));
     assert!(matches!(next.out, Out::Tunnel { .. }));
 }
@@ -237,23 +246,327 @@ fn a_datagram_finds_a_new_backend_when_its_own_is_gone() {
 fn most_packets_of_a_known_flow_write_nothing() {
     let world = node(&[backend(LOCAL)]);
     from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN));
+    from_client(&world, &ENV, &packet(PROTO_TCP, TCP_ACK));
     let before = world.flows.borrow().clone();
-    let later = Env {
-        now_ns: 900_000_000,
-        ..ENV
-    };
-    from_client(&world, &later, &packet(PROTO_TCP, TCP_ACK));
+    from_client(&world, &ENV, &packet(PROTO_TCP, TCP_ACK));
+    from_task(&world, &ENV, &reply(PROTO_TCP, TCP_ACK));
     assert_eq!(*world.flows.borrow(), before);
-    let much_later = Env {
-        now_ns: 2_000_000_000,
+    let later = Env { now: 6, ..ENV };
+    from_client(&world, &later, &packet(PROTO_TCP, TCP_ACK));
+    assert_ne!(*world.flows.borrow(), before, "the time stamp is kept to a tick");
+}
+
+/// Changes the frontends of [`node`].
+fn change(world: &mut World, change: impl Fn(&mut Frontend)) {
+    world.frontends.values_mut().for_each(change);
+}
+
+fn from_port(port: u16) -> Packet {
+    Packet {
+        src_port_be: port.to_be(),
+        ..packet(PROTO_TCP, TCP_SYN)
+    }
+}
+
+/// Two backends whose actions differ in `task`.
+fn two_remote() -> World {
+    let other = Backend {
+        task: 8,
+        ..backend(REMOTE)
+    };
+    node(&[backend(REMOTE), other])
+}
+
+fn task_of(action: Action) -> u32 {
+    match action.out {
+        Out::Tunnel { task, .. } => task,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_scheduler_spreads_as_it_says() {
+    // Of the table's eight entries six are the first backend's.
+    let table = [1, 1, 1, 2, 1, 1, 1, 2];
+    for (scheduler, at_least) in [(ROUND_ROBIN, 600), (RANDOM, 550), (FLOW_HASH, 550)] {
+        let mut world = two_remote();
+        world.set_table(3, &table);
+        change(&mut world, |f| {
+            f.scheduler = scheduler;
+            f.table = 3;
+            f.table_size = 8;
+        });
+        let first = (0..800)
+            .filter(|port| task_of(from_client(&world, &ENV, &from_port(*port))) == 7)
+            .count();
+        assert!((at_least..=650).contains(&first), "{scheduler}: {first}");
+    }
+    let mut world = two_remote();
+    world.set_table(3, &table);
+    change(&mut world, |f| {
+        (f.scheduler, f.table, f.table_size, f.client_bits) = (SOURCE_HASH, 3, 8, 32);
+    });
+    let found: Vec<u32> = (0..50)
+        .map(|port| task_of(from_client(&world, &ENV, &from_port(port))))
+        .collect();
+    assert!(found.iter().all(|task| *task == found[0]), "one client, one task");
+}
+
+#[test]
+fn least_counts_open_flows_by_weight() {
+    let mut world = two_remote();
+    world.backends.get_mut(&1).unwrap().weight = 3;
+    world.backends.get_mut(&2).unwrap().weight = 1;
+    change(&mut world, |f| f.scheduler = LEAST);
+    for port in 0..400 {
+        from_client(&world, &ENV, &from_port(port));
+    }
+    assert_eq!((world.active(1), world.active(2)), (300, 100));
+    // Flows of the first one end: it gets the next ones.
+    for port in 0..400 {
+        let key = FlowKey::new(
+            flow::ENTRY,
+            PROTO_TCP,
+            (CLIENT, u16::to_be(port)),
+            (NODE, 80u16.to_be()),
+        );
+        if world.flow(&key).is_some_and(|flow| flow.backend == 1) {
+            let fin = Packet {
+                tcp_flags: TCP_FIN | TCP_ACK,
+                ..from_port(port)
+            };
+            from_client(&world, &ENV, &fin);
+            from_client(&world, &ENV, &fin);
+        }
+    }
+    assert_eq!(world.active(1), 0, "each counted out once");
+    assert_eq!(task_of(from_client(&world, &ENV, &from_port(1000))), 7);
+}
+
+#[test]
+fn a_client_keeps_its_backend_while_that_takes_new_flows() {
+    let mut world = two_remote();
+    world.set_table(3, &[1, 2, 1, 2, 1, 2]);
+    change(&mut world, |f| {
+        (f.affinity, f.table, f.table_size, f.client_bits) = (100, 3, 6, 24);
+    });
+    let at = |world: &World, now, client: [u8; 4], port| {
+        let env = Env { now, ..ENV };
+        let packet = Packet {
+            src_be: u32::from_ne_bytes(client),
+            ..from_port(port)
+        };
+        task_of(from_client(world, &env, &packet))
+    };
+    let first = at(&world, 5, [10, 0, 0, 1], 1);
+    // Whatever the table says later: the choice is remembered, for the whole prefix.
+    let other = if first == 7 { 2 } else { 1 };
+    world.set_table(3, &[other; 6]);
+    assert_eq!(at(&world, 50, [10, 0, 0, 200], 2), first);
+    assert_eq!(
+        at(&world, 140, [10, 0, 0, 1], 3),
+        first,
+        "each new flow renews it"
+    );
+    assert_ne!(
+        at(&world, 241, [10, 0, 0, 1], 4),
+        first,
+        "and after 100 ticks of none it is forgotten"
+    );
+    let now = at(&world, 242, [10, 0, 0, 1], 5);
+    world.set_table(3, &[3 - other; 6]);
+    world.backends.get_mut(&other).unwrap().flags |= DRAINING;
+    assert_ne!(
+        at(&world, 243, [10, 0, 0, 1], 6),
+        now,
+        "a draining one gets no new flow"
+    );
+    assert_eq!(world.counted(Counter::AffinityKept), 3);
+}
+
+#[test]
+fn a_segment_of_an_unknown_flow_follows_its_hash() {
+    let mut entry = two_remote();
+    entry.set_table(3, &[1, 2, 2, 1, 1, 2, 1]);
+    change(&mut entry, |f| {
+        (f.scheduler, f.table, f.table_size, f.client_bits) = (FLOW_HASH, 3, 7, 32);
+    });
+    let task = task_of(from_client(&entry, &ENV, &from_port(1)));
+    entry.flows.borrow_mut().fill(Bucket::default());
+    let ack = Packet {
+        tcp_flags: TCP_ACK,
+        ..from_port(1)
+    };
+    assert_eq!(task_of(from_client(&entry, &ENV, &ack)), task);
+    assert_eq!(entry.counted(Counter::FlowAdopted), 1);
+}
+
+#[test]
+fn silent_flows_are_forgotten_by_state() {
+    let world = two_remote();
+    let ticks = |seconds| settings::ticks(seconds);
+    from_client(&world, &ENV, &from_port(1));
+    let ack = Packet {
+        tcp_flags: TCP_ACK,
+        ..from_port(1)
+    };
+    let later = |seconds| Env {
+        now: ENV.now + ticks(seconds),
         ..ENV
     };
-    from_client(&world, &much_later, &packet(PROTO_TCP, TCP_ACK));
-    assert_ne!(
-        *world.flows.borrow(),
-        before,
-        "the time stamp is kept to a second"
+    assert!(matches!(
+        from_client(&world, &later(10), &ack).out,
+        Out::Tunnel { .. }
+    ));
+    // Open now: IPVS would have forgotten it after 900 s.
+    assert!(matches!(
+        from_client(&world, &later(50_000), &ack).out,
+        Out::Tunnel { .. }
+    ));
+    from_client(&world, &ENV, &from_port(2));
+    let half_open = Packet {
+        tcp_flags: TCP_ACK,
+        ..from_port(2)
+    };
+    assert_eq!(
+        from_client(&world, &later(70), &half_open),
+        Action::refuse(Counter::FlowUnknown)
     );
+}
+
+#[test]
+fn a_masqueraded_flow_shows_the_node_and_finds_back() {
+    for local in [true, false] {
+        let mut world = node(&[backend(if local { LOCAL } else { REMOTE })]);
+        change(&mut world, |f| f.flags = MASQUERADE);
+        let sent = from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN));
+        // Another client with the same port cannot have the same one.
+        let mut second = packet(PROTO_TCP, TCP_SYN);
+        second.src_be += 1;
+        let other = from_client(&world, &ENV, &second);
+        let source = |action: Action| match action.nat {
+            Nat::Both(source, to) if local => {
+                assert_eq!(to, (TASK_ADDR, 8080u16.to_be()));
+                source
+            }
+            Nat::Source(addr, port) if !local => (addr, port),
+            nat => panic!("{nat:?}"),
+        };
+        assert_eq!(source(sent), (NODE, 1000u16.to_be()));
+        let (addr, port) = source(other);
+        assert_eq!(addr, NODE);
+        assert_ne!(port, 1000u16.to_be());
+        let back = Packet {
+            dst_be: NODE,
+            dst_port_be: port,
+            ..reply(PROTO_TCP, TCP_SYN | TCP_ACK)
+        };
+        let action = if local {
+            from_task(&world, &ENV, &back).unwrap()
+        } else {
+            let back = Packet {
+                src_be: NODE,
+                src_port_be: 80u16.to_be(),
+                ..back
+            };
+            from_tunnel(&world, &ENV, &back, 0, PEER)
+        };
+        let client = (second.src_be, 1000u16.to_be());
+        assert_eq!(
+            action.nat,
+            if local {
+                Nat::Both((NODE, 80u16.to_be()), client)
+            } else {
+                Nat::Destination(client.0, client.1)
+            }
+        );
+        assert_eq!(action.out, Out::Neighbour { ifindex: 2 });
+    }
+}
+
+#[test]
+fn a_task_that_is_given_itself_sees_the_node() {
+    let world = node(&[backend(LOCAL)]);
+    let call = Packet {
+        src_be: TASK_ADDR,
+        ..packet(PROTO_TCP, TCP_SYN)
+    };
+    assert_eq!(from_task(&world, &ENV, &call), None, "no reply");
+    let action = from_client(&world, &ENV, &call);
+    assert_eq!(
+        action.nat,
+        Nat::Both((NODE, 1000u16.to_be()), (TASK_ADDR, 8080u16.to_be()))
+    );
+}
+
+#[test]
+fn direct_replies_leave_the_tasks_node() {
+    let mut world = node(&[]);
+    change(&mut world, |f| f.flags = DSR);
+    let task = LocalTask {
+        addr_be: TASK_ADDR,
+        ifindex: 55,
+        ..Default::default()
+    };
+    world.local_tasks.insert(7, task);
+    assert!(veth(from_tunnel(
+        &world,
+        &ENV,
+        &packet(PROTO_TCP, TCP_SYN),
+        7,
+        PEER
+    )));
+    let back = from_task(&world, &ENV, &reply(PROTO_TCP, TCP_SYN | TCP_ACK)).unwrap();
+    assert_eq!(back.out, Out::Neighbour { ifindex: 2 });
+    assert!(
+        back.clamp_mss,
+        "what the client sends still goes through the tunnel"
+    );
+}
+
+#[test]
+fn later_fragments_and_errors_go_where_their_flow_goes_and_open_none() {
+    let world = node(&[backend(LOCAL)]);
+    let fragment = |kind| Packet {
+        kind,
+        ..packet(PROTO_UDP, 0)
+    };
+    let later = Packet {
+        src_port_be: 0,
+        dst_port_be: 0,
+        ..fragment(Kind::Later(9))
+    };
+    assert_eq!(
+        from_client(&world, &ENV, &later),
+        Action::PASS,
+        "its first is not known"
+    );
+    assert!(veth(from_client(&world, &ENV, &fragment(Kind::First(9)))));
+    assert!(veth(from_client(&world, &ENV, &later)));
+    let error = |port: u16| Packet {
+        src_port_be: port.to_be(),
+        kind: Kind::Error(packet::Inner {
+            ip: 42,
+            outer_src_be: 1,
+        }),
+        ..packet(PROTO_UDP, 0)
+    };
+    assert!(veth(from_client(&world, &ENV, &error(1000))));
+    assert_eq!(from_client(&world, &ENV, &error(1001)), Action::PASS);
+    assert_eq!(world.counted(Counter::FlowLocal), 1);
+}
+
+#[test]
+fn denied_sources_open_no_flow() {
+    let mut world = node(&[backend(LOCAL)]);
+    change(&mut world, |f| f.flags = FILTERED);
+    world.sources.insert((1, CLIENT), super::DENY);
+    assert_eq!(
+        from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN)),
+        Action::drop(Counter::SourceDenied)
+    );
+    world.sources.insert((1, CLIENT), super::ALLOW);
+    assert!(veth(from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN))));
 }
 
 fn vip_world() -> World {
@@ -302,7 +615,7 @@ fn vip_world() -> World {
             port_be: port.to_be(),
             ..Default::default()
         };
-        world.backends.borrow_mut().insert(id, backend);
+        world.backends.insert(id, backend);
     }
     world
 }
@@ -311,11 +624,13 @@ const TCP_SOCKET: Caller = Caller {
     namespace: 1,
     socket: 42,
     protocol: PROTO_TCP,
+    now: 5,
 };
 const UDP_SOCKET: Caller = Caller {
     namespace: 1,
     socket: 43,
     protocol: PROTO_UDP,
+    now: 5,
 };
 
 fn at(addr_be: u32, port: u16) -> Address {
@@ -366,12 +681,12 @@ fn a_vip_is_a_vip_only_inside_its_networks() {
 
 #[test]
 fn a_udp_socket_stays_until_its_backend_goes() {
-    let world = vip_world();
+    let mut world = vip_world();
     let first = sendmsg(&world, UDP_SOCKET, at(NODE, 53));
     for _ in 0..3 {
         assert_eq!(sendmsg(&world, UDP_SOCKET, at(NODE, 53)), first);
     }
-    world.backends.borrow_mut().remove(&1);
+    world.backends.remove(&1);
     assert_eq!(
         sendmsg(&world, UDP_SOCKET, at(NODE, 53)),
         Verdict::Use(at(TASK_ADDR + 2, 53))
@@ -408,7 +723,7 @@ fn any_bytes_parse_without_a_panic() {
         }
         if let Some(packet) = parse(&Slice(&frame)) {
             parsed += 1;
-            assert!(packet.l4 + 8 <= frame.len());
+            assert!(packet.l4 + 8 <= frame.len() || matches!(packet.kind, Kind::Later(_)));
             if let Some(mss) = find_mss(&Slice(&frame), &packet, 1410) {
                 assert!(mss.offset + 2 <= frame.len() && mss.value > 1410);
             }

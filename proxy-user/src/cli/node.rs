@@ -3,6 +3,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use proxy_ebpf::abi::{
+    limits::{FLOWS_DEFAULT, FLOWS_MAX},
+    settings::Timeouts,
+};
+
 use super::{Exit, doctor};
 use crate::{
     admin::Socket,
@@ -10,6 +15,9 @@ use crate::{
     model::NodeAddr,
     providers::{Provider, Report, docker, file},
 };
+
+/// Longest time that a silent flow can be remembered: a year.
+const TIMEOUT_MAX: u32 = 365 * 24 * 3600;
 
 /// Flags of `portico node`.
 #[derive(clap::Args, Clone, Debug)]
@@ -48,6 +56,14 @@ pub struct Args {
     /// Unix socket of the agent's own API
     #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = super::status::SOCKET)]
     socket: PathBuf,
+    /// Flows of published ports that there is room for; each takes 100 bytes of kernel memory, at once
+    #[arg(long, value_name = "N", env = "PORTICO_FLOWS", default_value_t = FLOWS_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(FLOWS_MAX)))]
+    flows: u32,
+    /// Seconds after which silent flows are forgotten, by state
+    #[arg(long, value_name = "STATE=SECONDS,…", env = "PORTICO_FLOW_TIMEOUTS",
+        default_value = "syn=63,established=432000,fin=120,udp=120,udp-stream=300", value_parser = timeouts)]
+    flow_timeouts: Timeouts,
     /// Serve Prometheus metrics on this address (for example 127.0.0.1:9464) [default: none]
     #[arg(long, value_name = "ADDR", env = "PORTICO_METRICS")]
     metrics: Option<SocketAddr>,
@@ -84,12 +100,41 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
         uplinks: args.uplink.into_iter().filter(|name| !name.is_empty()).collect(),
         node_address: node_address.map(|address| address.0),
         state: args.state,
+        flows: args.flows,
+        timeouts: args.flow_timeouts,
     };
     // On a thread of its own: it makes blocking system calls and may want a runtime of its own for netlink.
     let parts = tokio::task::spawn_blocking(move || kernel::start(&options))
         .await
         .map_err(|error| Exit::Failed(format!("kernel side: {error}")))??;
     daemon::run(parts, provider, first, socket, args.metrics).await
+}
+
+/// `state=seconds` pairs; what is not named keeps its default.
+fn timeouts(text: &str) -> Result<Timeouts, String> {
+    let mut found = Timeouts::DEFAULT;
+    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        let (state, seconds) = pair
+            .split_once('=')
+            .ok_or(format!("'{pair}' is not STATE=SECONDS"))?;
+        let seconds = match seconds.parse::<u32>() {
+            Ok(seconds) if (1..=TIMEOUT_MAX).contains(&seconds) => seconds,
+            _ => return Err(format!("'{seconds}' is not between 1 and {TIMEOUT_MAX} seconds")),
+        };
+        match state {
+            "syn" => found.syn = seconds,
+            "established" => found.established = seconds,
+            "fin" => found.fin = seconds,
+            "udp" => found.udp = seconds,
+            "udp-stream" => found.udp_stream = seconds,
+            other => {
+                return Err(format!(
+                    "'{other}' is none of syn, established, fin, udp, udp-stream"
+                ));
+            }
+        }
+    }
+    Ok(found)
 }
 
 type Chosen = (Provider, Option<NodeAddr>, Option<Report>);
@@ -135,4 +180,21 @@ async fn from_docker(socket: &str, node: Option<String>) -> Result<Chosen, Exit>
         address,
         Some(Report::Snapshot(snapshot)),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_named_and_the_rest_keeps_its_default() {
+        let some = timeouts("fin=7,udp-stream=9").unwrap();
+        assert_eq!(
+            (some.fin, some.udp_stream, some.syn),
+            (7, 9, Timeouts::DEFAULT.syn)
+        );
+        for wrong in ["fin", "fin=0", "fin=-1", "close=3", "fin=31536001"] {
+            assert!(timeouts(wrong).is_err(), "{wrong}");
+        }
+    }
 }

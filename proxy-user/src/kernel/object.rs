@@ -21,7 +21,7 @@ use super::pins::Pins;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portico.o"));
 
 /// Names of all maps that are pinned and shared by successive agents.
-pub const MAPS: [&str; 10] = [
+pub const MAPS: [&str; 15] = [
     "FRONTENDS",
     "SLOTS",
     "BACKENDS",
@@ -32,6 +32,11 @@ pub const MAPS: [&str; 10] = [
     "FLOWS",
     "SOCKS",
     "COUNTERS",
+    "ACTIVE",
+    "TABLES",
+    "AFFINITY",
+    "FRAGMENTS",
+    "SOURCES",
 ];
 
 /// The socket hooks.
@@ -114,6 +119,7 @@ pub fn load_unpinned(maps: Option<&Path>, settings: &Settings) -> Result<Ebpf, O
     }
     let mut loader = EbpfLoader::new();
     loader.override_global("SETTINGS", settings, true);
+    loader.map_max_entries("FLOWS", settings.flow_mask + 1);
     if let Some(dir) = maps {
         for name in MAPS {
             loader.map_pin_path(name, dir.join(name));
@@ -171,11 +177,19 @@ fn program_error(name: &'static str, source: impl std::error::Error + Send + Syn
 
 /// FNV-1a over object and settings: it only has to tell builds apart, not to resist anyone.
 fn hash(settings: &Settings) -> String {
-    let settings = [settings.tunnel_ifindex, settings.node_be, settings.tunnel_mss];
+    let settings = [
+        settings.tunnel_ifindex,
+        settings.node_be,
+        settings.tunnel_mss,
+        settings.uplink_ifindex,
+        settings.flow_mask,
+    ]
+    .into_iter()
+    .chain(settings.timeouts);
     let bytes = OBJECT
         .iter()
         .copied()
-        .chain(settings.iter().flat_map(|w| w.to_le_bytes()));
+        .chain(settings.flat_map(|w| w.to_le_bytes()));
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -10,7 +10,8 @@ use std::{
 
 use proxy_ebpf::abi::{
     Settings,
-    settings::{TCP_IP_HEADERS, TUNNEL_OVERHEAD},
+    limits::flow_buckets,
+    settings::{TCP_IP_HEADERS, TUNNEL_OVERHEAD, Timeouts},
 };
 use serde_json::{Value, json};
 
@@ -37,6 +38,10 @@ pub struct Options {
     pub node_address: Option<Ipv4Addr>,
     /// The agent's state directory.
     pub state: PathBuf,
+    /// Flows of published ports that there is room for.
+    pub flows: u32,
+    /// How long flows are remembered.
+    pub timeouts: Timeouts,
 }
 
 /// Reads a task's namespace.
@@ -80,8 +85,13 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         tunnel_ifindex,
         node_be: options.node_address.map_or(0, |a| u32::from(a).to_be()),
         tunnel_mss: mtu.saturating_sub(TUNNEL_OVERHEAD + TCP_IP_HEADERS),
+        uplink_ifindex: uplinks.first().map_or(0, |u| u.ifindex),
+        flow_mask: flow_buckets(options.flows) - 1,
         _pad: 0,
+        timeouts: options.timeouts.by_state(),
     };
+    pins.match_flow_table(&settings)
+        .map_err(|e| Exit::Failed(format!("pins: {e}")))?;
     let object = Object::open(&pins, &settings).map_err(|e| match e {
         super::object::ObjectError::Pins(_) | super::object::ObjectError::NotBuilt => {
             Exit::Failed(e.to_string())

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proxy_ebpf::abi::ABI_VERSION;
+use proxy_ebpf::abi::{ABI_VERSION, Settings};
 
 /// Magic number of bpffs (statfs(2), linux/magic.h BPF_FS_MAGIC).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -38,6 +38,21 @@ impl Pins {
     /// Directory of the maps.
     pub fn maps(&self) -> PathBuf {
         self.root.join("maps")
+    }
+
+    /// Forgets a pinned flow table that has another size than is wanted now: its flows are lost, and the programs
+    /// that still run keep theirs until their links are replaced.
+    pub fn match_flow_table(&self, settings: &Settings) -> io::Result<()> {
+        let path = self.maps().join("FLOWS");
+        if !path.exists() {
+            return Ok(());
+        }
+        let info = pinned_info(&path)?;
+        let wanted = (u64::from(settings.flow_mask) + 1).to_string();
+        if info.get("max_entries") != Some(&wanted) {
+            fs::remove_file(&path)?;
+        }
+        Ok(())
     }
 
     /// Directory of the programs of one object with one configuration.

@@ -314,7 +314,7 @@ impl<'a> World<'a> {
             id,
             slots: layout.len() as u32,
             target_port_be: want.target_port_be,
-            flags: 0,
+            ..Default::default()
         };
         if realized.frontends.get(&key) != Some(&master) {
             ops.push(Op::SetFrontend(key, master));
@@ -340,7 +340,7 @@ impl<'a> World<'a> {
             id,
             slots: want.active.len() as u32,
             target_port_be: want.target_port_be,
-            flags: 0,
+            ..Default::default()
         };
         let same = |(slot, value): (&Option<u32>, &Backend)| {
             slot.is_some_and(|backend| self.realized.backends.get(&backend) == Some(value))

@@ -21,7 +21,7 @@ fn every_program_loads_and_has_a_table() {
     if !privileged("every_program_loads_and_has_a_table") {
         return;
     }
-    let world = World::new(Default::default());
+    let world = World::new(proxy_ebpf::abi::Settings::SMALL);
     let programs: BTreeSet<_> = world.ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     let covered: BTreeSet<_> = COVERED.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(programs, covered);

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf};
 
-use proxy_ebpf::abi::*;
+use proxy_ebpf::abi::{settings::Timeouts, *};
 use proxy_user::{
     cli::{Exit, doctor::cgroup2_mount},
     kernel::{KernelParts, Options, attach, pins::Pins, start},
@@ -27,6 +27,8 @@ pub fn machine() -> (tempfile::TempDir, Options) {
         uplinks: vec!["veth0".into()],
         node_address: Some(NODE),
         state: PathBuf::from("/nonexistent"),
+        flows: 1,
+        timeouts: Timeouts::DEFAULT,
     };
     (dir, options)
 }

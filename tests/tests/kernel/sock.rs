@@ -25,7 +25,7 @@ const B: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 2);
 
 /// A VIP over A and B for this namespace, hooks attached at the cgroup root: they act for this namespace only.
 fn attached() -> World {
-    let mut world = World::new(Settings::default());
+    let mut world = World::new(Settings::SMALL);
     for (id, addr) in [(1, A), (2, B)] {
         world.backend(
             id,

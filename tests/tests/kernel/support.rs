@@ -5,11 +5,14 @@ use std::{net::Ipv4Addr, process::Command};
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
-use proxy_ebpf::abi::*;
+use proxy_ebpf::{
+    abi::*,
+    datapath::table::{find, place, read, store},
+};
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 101);
@@ -57,7 +60,7 @@ impl World {
             tunnel_ifindex: TUNNEL_IFINDEX,
             node_be: be(NODE),
             tunnel_mss: 1410,
-            _pad: 0,
+            ..Settings::SMALL
         });
         world
             .map::<u32, LocalAddr>("LOCAL_ADDRS")
@@ -93,13 +96,65 @@ impl World {
             id,
             slots: backends.len() as u32,
             target_port_be: target_port.to_be(),
-            flags: 0,
+            ..Default::default()
         };
         self.map("FRONTENDS").insert(key, frontend, 0).unwrap();
     }
 
+    /// Changes a frontend that is there.
+    pub fn change(&mut self, key: FrontendKey, change: impl FnOnce(&mut Frontend)) {
+        let mut map = self.map::<FrontendKey, Frontend>("FRONTENDS");
+        let mut value = map.get(&key, 0).unwrap();
+        change(&mut value);
+        map.insert(key, value, 0).unwrap();
+    }
+
+    /// Gives a frontend a table, under number 1.
+    pub fn table(&mut self, key: FrontendKey, scheduler: u8, backends: &[u32]) {
+        for (block, part) in (0..).zip(backends.chunks(schedule::BLOCK)) {
+            let mut value = TableBlock::default();
+            value.backends[..part.len()].copy_from_slice(part);
+            self.map("TABLES")
+                .insert(TableKey { table: 1, block }, value, 0)
+                .unwrap();
+        }
+        self.change(key, |frontend| {
+            frontend.scheduler = scheduler;
+            frontend.table = 1;
+            frontend.table_size = backends.len() as u32;
+        });
+    }
+
+    fn buckets(&mut self) -> Array<&mut MapData, Bucket> {
+        Array::try_from(self.ebpf.map_mut("FLOWS").expect("map exists")).expect("an array")
+    }
+
     pub fn flow(&mut self, key: FlowKey) -> Option<Flow> {
-        self.map("FLOWS").get(&key, 0).ok()
+        let place = place(&key, Settings::SMALL.flow_mask);
+        let bucket = self.buckets().get(&place.bucket, 0).unwrap();
+        find(&bucket, place.tag, &key).map(|way| read(&bucket, way))
+    }
+
+    pub fn set_flow(&mut self, key: FlowKey, flow: Flow) {
+        let place = place(&key, Settings::SMALL.flow_mask);
+        let mut buckets = self.buckets();
+        let mut bucket = buckets.get(&place.bucket, 0).unwrap();
+        store(&mut bucket, place.tag, &key, &flow, |_| u32::MAX);
+        buckets.set(place.bucket, bucket, 0).unwrap();
+    }
+
+    /// The time that the programs see.
+    pub fn now() -> u32 {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the pointer is valid for the call.
+        assert_eq!(
+            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) },
+            0
+        );
+        ((time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64) >> settings::TICK_SHIFT) as u32
     }
 
     pub fn counter(&self, counter: Counter) -> u64 {
@@ -160,15 +215,8 @@ pub fn remote_backend() -> Backend {
 }
 
 pub fn flow_key(side: u8, client_port: u16, local: Ipv4Addr, local_port: u16, protocol: u8) -> FlowKey {
-    FlowKey {
-        client_be: be(CLIENT),
-        local_be: be(local),
-        client_port_be: client_port.to_be(),
-        local_port_be: local_port.to_be(),
-        protocol,
-        side,
-        _pad: 0,
-    }
+    let client = (be(CLIENT), client_port.to_be());
+    FlowKey::new(side, protocol, client, (be(local), local_port.to_be()))
 }
 
 /// TCP flags and options of a test segment.
@@ -229,6 +277,32 @@ pub fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8
     let mut frame = Vec::new();
     builder.write(&mut frame, payload).unwrap();
     frame
+}
+
+/// ICMP "fragmentation needed" about a packet (its IPv4 header first).
+pub fn too_long(from: Ipv4Addr, to: Ipv4Addr, about: &[u8]) -> Vec<u8> {
+    let mtu = etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from.octets(), to.octets(), 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(mtu));
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &about[..28]).unwrap();
+    frame
+}
+
+/// A UDP frame with at least 64 bytes of payload as two fragments.
+pub fn in_two_fragments(frame: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let part = |range: std::ops::Range<usize>, offset: u16, more: bool| {
+        let mut ip = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+        ip.identification = 99;
+        ip.more_fragments = more;
+        ip.dont_fragment = false;
+        ip.fragment_offset = etherparse::IpFragOffset::try_new(offset).unwrap();
+        ip.set_payload_len(range.len()).unwrap();
+        ip.header_checksum = ip.calc_header_checksum();
+        [&frame[..14], &ip.to_bytes()[..], &frame[range]].concat()
+    };
+    (part(34..74, 0, true), part(74..frame.len(), 5, false))
 }
 
 /// A frame as an independent parser sees it, its checksums verified.

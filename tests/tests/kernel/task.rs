@@ -2,7 +2,7 @@
 //! `portico_task`: what tasks send through their gateway veth.
 
 use proxy_ebpf::abi::{
-    flow::{CLOSING, ENTRY, OPEN},
+    flow::{CLOSING, ENTRY},
     *,
 };
 
@@ -17,12 +17,11 @@ fn with_flow(node_be: u32) -> World {
         nat_addr_be: be(NODE),
         nat_port_be: 80u16.to_be(),
         node_be,
+        state: flow::OPEN,
+        seen: World::now(),
         ..Default::default()
     };
-    world
-        .map("FLOWS")
-        .insert(flow_key(flow::TASK, PORT, TASK, 8080, PROTO_TCP), flow, 0)
-        .unwrap();
+    world.set_flow(flow_key(flow::TASK, PORT, TASK, 8080, PROTO_TCP), flow);
     world
 }
 
@@ -82,7 +81,7 @@ fn a_fin_of_the_task_closes_the_entry_side() {
     let mut world = World::node();
     world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
     let entry = flow_key(ENTRY, PORT, NODE, 80, PROTO_TCP);
-    assert_eq!(world.flow(entry).unwrap().state, OPEN);
+    assert_eq!(world.flow(entry).unwrap().state, flow::SYN);
     world.run(
         "portico_task",
         &tcp((TASK, 8080), (CLIENT, PORT), Tcp { fin: true, ..ACK }),

@@ -40,7 +40,7 @@ impl Node {
             tunnel_ifindex,
             node_be: be(NODE),
             tunnel_mss: 1410,
-            _pad: 0,
+            ..Settings::SMALL
         };
         let mut world = World::new(settings);
         world
@@ -137,10 +137,12 @@ fn a_reply_leaves_through_the_interface_that_the_client_came_in_by() {
         ip("neighbour add 192.0.2.10 lladdr 02:02:02:02:02:02 dev veth0 nud permanent");
         let flow = Flow {
             ifindex: interface_index("veth0").unwrap(),
+            state: flow::OPEN,
+            seen: World::now(),
             ..Default::default()
         };
         let key = flow_key(flow::ENTRY, PORT, NODE, 80, PROTO_TCP);
-        node.world.map("FLOWS").insert(key, flow, 0).unwrap();
+        node.world.set_flow(key, flow);
         node.send(0, &tcp((NODE, 80), (CLIENT, PORT), Tcp { fin: true, ..ACK }));
         let seen = see(&node.task.next());
         assert_eq!(

@@ -247,3 +247,120 @@ fn a_segment_of_no_flow_or_of_a_gone_backend_is_reset() {
     let (_, out) = world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
     assert_eq!(see(&out).to, (TASK, 8080));
 }
+
+#[test]
+fn a_table_decides_where_there_is_one() {
+    if !privileged("a_table_decides_where_there_is_one") {
+        return;
+    }
+    let mut world = World::node();
+    let other = [172, 18, 0, 6].into();
+    let backend = Backend {
+        addr_be: be(other),
+        ..local_backend()
+    };
+    world.backend(2, backend);
+    world.frontend(published(80, PROTO_TCP), 1, &[1, 2], 8080);
+    // Seventeen entries: two blocks. All but the first name the second backend.
+    let mut table = [2; 17];
+    table[0] = 1;
+    for scheduler in [frontend::ROUND_ROBIN, frontend::RANDOM, frontend::FLOW_HASH] {
+        world.table(published(80, PROTO_TCP), scheduler, &table);
+        let base = 1000 * (u16::from(scheduler) + 1);
+        let found = (0..68)
+            .filter(|i| {
+                see(&world
+                    .run("portico_uplink", &tcp((CLIENT, base + i), (NODE, 80), SYN))
+                    .1)
+                .to
+                .0 == other
+            })
+            .count();
+        let expected = if scheduler == frontend::ROUND_ROBIN {
+            64..=64
+        } else {
+            50..=68
+        };
+        assert!(expected.contains(&found), "{scheduler}: {found} of 68");
+    }
+    world.change(published(80, PROTO_TCP), |f| {
+        f.scheduler = frontend::LEAST;
+        f.table_size = 0;
+    });
+    let before = world.counter(Counter::FlowLocal);
+    for i in 0..40 {
+        world.run("portico_uplink", &tcp((CLIENT, 30_000 + i), (NODE, 80), SYN));
+    }
+    assert_eq!(world.counter(Counter::FlowLocal), before + 40);
+}
+
+#[test]
+fn a_masqueraded_flow_has_right_checksums_both_ways() {
+    if !privileged("a_masqueraded_flow_has_right_checksums_both_ways") {
+        return;
+    }
+    let mut world = World::node();
+    world.change(published(80, PROTO_TCP), |f| f.flags = frontend::MASQUERADE);
+    let seen = see(&world
+        .run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN))
+        .1);
+    assert_eq!((seen.from, seen.to), ((NODE, PORT), (TASK, 8080)));
+    let (verdict, out) = world.run("portico_task", &tcp((TASK, 8080), (NODE, PORT), ACK));
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    let seen = see(&out);
+    assert_eq!((seen.from, seen.to), ((NODE, 80), (CLIENT, PORT)));
+}
+
+#[test]
+fn an_error_about_a_flow_reaches_the_task_as_its_own() {
+    if !privileged("an_error_about_a_flow_reaches_the_task_as_its_own") {
+        return;
+    }
+    let mut world = World::node();
+    world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), SYN));
+    // A router on the way says that what the node sent was too long for the next network.
+    let sent = tcp((NODE, 80), (CLIENT, PORT), ACK);
+    let router = [198, 51, 100, 1].into();
+    let (verdict, out) = world.run("portico_uplink", &too_long(router, NODE, &sent[14..]));
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    assert_eq!(see(&out).to.0, TASK);
+    assert_eq!(see(&out).from.0, router);
+    let inner = etherparse::Ipv4HeaderSlice::from_slice(&out[42..]).expect("the inner header");
+    assert_eq!(inner.source_addr(), TASK);
+    assert_eq!(inner.to_header().calc_header_checksum(), inner.header_checksum());
+    assert_eq!(out[62..66], [8080u16.to_be_bytes(), PORT.to_be_bytes()].concat());
+    assert_eq!(world.counter(Counter::IcmpError), 1);
+
+    let other = tcp((NODE, 80), (CLIENT, PORT + 1), ACK);
+    let frame = too_long(router, NODE, &other[14..]);
+    assert_eq!(
+        world.run("portico_uplink", &frame),
+        (TC_ACT_OK, frame.clone()),
+        "no flow of ours"
+    );
+}
+
+#[test]
+fn later_fragments_follow_their_first() {
+    if !privileged("later_fragments_follow_their_first") {
+        return;
+    }
+    let mut world = World::node();
+    world.frontend(published(53, PROTO_UDP), 2, &[1], 5353);
+    let (first, later) = in_two_fragments(&udp((CLIENT, PORT), (NODE, 53), &[7; 64]));
+    assert_eq!(
+        world.run("portico_uplink", &later).0,
+        TC_ACT_OK,
+        "not before their first"
+    );
+    assert_eq!(world.run("portico_uplink", &first).0, TC_ACT_REDIRECT);
+    let (verdict, out) = world.run("portico_uplink", &later);
+    assert_eq!(verdict, TC_ACT_REDIRECT);
+    let header = etherparse::Ipv4HeaderSlice::from_slice(&out[14..]).expect("IPv4");
+    assert_eq!(header.destination_addr(), TASK);
+    assert_eq!(
+        header.to_header().calc_header_checksum(),
+        header.header_checksum()
+    );
+    assert_eq!(out[34..], later[34..], "no port is written into data");
+}

@@ -3,15 +3,17 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_F_PSEUDO_HDR, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
-    helpers::generated::{bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+    bindings::{BPF_F_PSEUDO_HDR, BPF_F_ZERO_CSUM_TX, bpf_fib_lookup as BpfFibLookup, bpf_tunnel_key},
+    helpers::generated::{
+        bpf_fib_lookup, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
+    },
     programs::TcContext,
 };
 use proxy_ebpf::{
     abi::PROTO_TCP,
     datapath::{
-        Bytes, Nat, Packet,
-        packet::{ETH_LEN, find_mss},
+        Bytes, Packet,
+        packet::{ETH_LEN, Inner, Kind, find_mss},
         refuse::{ICMP_LEN, RST_LEN, port_unreachable, rst},
     },
 };
@@ -22,6 +24,34 @@ const MARK_MANGLED_0: u64 = 1 << 5;
 const TUNNEL_KEY_LEN: u32 = core::mem::offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
 /// Hops of the outer header.
 const TUNNEL_TTL: u8 = 64;
+
+/// One end of a packet.
+#[derive(Clone, Copy)]
+pub enum End {
+    /// Where it is from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+impl End {
+    /// Of address and port in their headers.
+    #[inline(always)]
+    fn offsets(self) -> (usize, usize) {
+        match self {
+            End::Source => (12, 0),
+            End::Destination => (16, 2),
+        }
+    }
+
+    #[inline(always)]
+    fn other(self) -> End {
+        match self {
+            End::Source => End::Destination,
+            End::Destination => End::Source,
+        }
+    }
+}
 
 /// A frame in an skb.
 pub struct Frame<'a>(pub &'a TcContext);
@@ -34,39 +64,102 @@ impl Bytes for Frame<'_> {
 }
 
 impl Frame<'_> {
-    /// Rewrites address and port of one end, with checksums. Checksums of partial (offloaded) packets are
-    /// handled by the helpers: the address change is marked as part of the pseudo header.
+    /// Rewrites address and port of one end, with checksums. Checksums of partial (offloaded) packets are handled by
+    /// the helpers: the address change is marked as part of the pseudo header.
     #[inline(always)]
-    pub fn translate(&self, packet: &Packet, nat: Nat) -> Result<(), i64> {
-        let (addr_offset, port_offset, old_addr, old_port, addr, port) = match nat {
-            Nat::None => return Ok(()),
-            Nat::Destination(addr, port) => (16, 2, packet.dst_be, packet.dst_port_be, addr, port),
-            Nat::Source(addr, port) => (12, 0, packet.src_be, packet.src_port_be, addr, port),
-        };
+    pub fn translate(&self, packet: &Packet, end: End, old: (u32, u16), new: (u32, u16)) -> Result<(), i64> {
+        if let Kind::Error(inner) = packet.kind {
+            return self.translate_error(packet, inner, end, old, new);
+        }
+        let (addr_offset, port_offset) = end.offsets();
+        let ports = !matches!(packet.kind, Kind::Later(_));
         let (check, flags) = if packet.protocol == PROTO_TCP {
             (packet.l4 + 16, 0)
         } else {
             (packet.l4 + 6, MARK_MANGLED_0)
         };
-        if old_addr != addr {
-            let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
-            self.0
-                .l4_csum_replace(check, u64::from(old_addr), u64::from(addr), pseudo)
-                .map_err(i64::from)?;
-            self.0
-                .l3_csum_replace(ETH_LEN + 10, u64::from(old_addr), u64::from(addr), 4)
-                .map_err(i64::from)?;
-            self.0.store(ETH_LEN + addr_offset, &addr, 0).map_err(i64::from)?;
+        if old.0 != new.0 {
+            if ports {
+                let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
+                self.0
+                    .l4_csum_replace(check, u64::from(old.0), u64::from(new.0), pseudo)
+                    .map_err(i64::from)?;
+            }
+            self.store_address(ETH_LEN, addr_offset, old.0, new.0)?;
         }
-        if old_port != port {
+        if old.1 != new.1 && ports {
             self.0
-                .l4_csum_replace(check, u64::from(old_port), u64::from(port), flags | 2)
+                .l4_csum_replace(check, u64::from(old.1), u64::from(new.1), flags | 2)
                 .map_err(i64::from)?;
             self.0
-                .store(packet.l4 + port_offset, &port, 0)
+                .store(packet.l4 + port_offset, &new.1, 0)
                 .map_err(i64::from)?;
         }
         Ok(())
+    }
+
+    /// An ICMP error has the flow's source as its inner destination and the other way round. The ICMP checksum sees
+    /// only the port: an address and the inner header's checksum change by opposite amounts. The inner transport
+    /// checksum stays wrong, as it may (RFC 5508 section 4.2: receivers do not look at it).
+    #[inline(always)]
+    fn translate_error(
+        &self,
+        packet: &Packet,
+        inner: Inner,
+        end: End,
+        old: (u32, u16),
+        new: (u32, u16),
+    ) -> Result<(), i64> {
+        let (addr_offset, port_offset) = end.other().offsets();
+        if old.0 != new.0 {
+            self.store_address(inner.ip, addr_offset, old.0, new.0)?;
+            let (outer_offset, _) = end.offsets();
+            // An error from a router in between keeps its own source.
+            if matches!(end, End::Destination) || inner.outer_src_be == old.0 {
+                self.store_address(ETH_LEN, outer_offset, old.0, new.0)?;
+            }
+        }
+        if old.1 != new.1 {
+            let header: [u8; 1] = self.load(inner.ip).ok_or(-1)?;
+            let l4 = inner.ip + usize::from(header[0] & 0x0f) * 4;
+            self.0
+                .l4_csum_replace(packet.l4 + 2, u64::from(old.1), u64::from(new.1), 2)
+                .map_err(i64::from)?;
+            self.0.store(l4 + port_offset, &new.1, 0).map_err(i64::from)?;
+        }
+        Ok(())
+    }
+
+    /// An address in an IPv4 header, with the header's checksum.
+    #[inline(always)]
+    fn store_address(&self, ip: usize, offset: usize, old: u32, new: u32) -> Result<(), i64> {
+        self.0
+            .l3_csum_replace(ip + 10, u64::from(old), u64::from(new), 4)
+            .map_err(i64::from)?;
+        self.0.store(ip + offset, &new, 0).map_err(i64::from)
+    }
+
+    /// The interface that the packet is at.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context for the duration of the program.
+        unsafe { (*self.0.skb.skb).ifindex }
+    }
+
+    /// The interface that leads to an address (network order), by the node's routes.
+    #[inline(always)]
+    pub fn interface_to(&self, addr_be: u32) -> Option<u32> {
+        const AF_INET: u8 = 2;
+        // SAFETY: plain integers; all zero is a valid query.
+        let mut query: BpfFibLookup = unsafe { core::mem::zeroed() };
+        query.family = AF_INET;
+        query.ifindex = self.ifindex();
+        query.__bindgen_anon_4.ipv4_dst = addr_be;
+        let len = size_of::<BpfFibLookup>() as i32;
+        // SAFETY: context and query are valid for the call.
+        let result = unsafe { bpf_fib_lookup(self.0.as_ptr().cast(), &raw mut query, len, 0) };
+        // 7: the route is there and the neighbour is not known yet.
+        matches!(result, 0 | 7).then_some(query.ifindex)
     }
 
     /// Lowers the MSS option to `max`; whether it did.
@@ -91,9 +184,8 @@ impl Frame<'_> {
 
     /// Destination and source MAC.
     #[inline(always)]
-    pub fn set_macs(&self, destination: [u8; 6], source: [u8; 6]) -> Result<(), i64> {
-        self.0.store(0, &destination, 0).map_err(i64::from)?;
-        self.0.store(6, &source, 0).map_err(i64::from)
+    pub fn set_macs(&self, macs: &[u8; 12]) -> Result<(), i64> {
+        self.0.store(0, macs, 0).map_err(i64::from)
     }
 
     /// Turns the frame into the answer that refuses it: RST for TCP, port unreachable for UDP.

@@ -1,28 +1,39 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The maps, and the library's view of them.
 
-use core::arch::asm;
+use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
+    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
 };
 use proxy_ebpf::{
     abi::{
-        Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, Settings,
-        SlotKey, SockKey, SockPeer, counter::COUNTERS_MAX, limits::*,
+        Affinity, AffinityKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+        LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockPeer, TableBlock, TableKey,
+        counter::COUNTERS_MAX, limits::*, schedule::BLOCK, settings::TICK_SHIFT,
     },
-    datapath::Maps,
+    datapath::{
+        Maps,
+        table::{self, Stored},
+    },
 };
+
+/// How often a writer asks for a bucket's lock: a holder needs it for some hundred nanoseconds.
+const LOCK_TRIES: u32 = 128;
 
 #[unsafe(no_mangle)]
 static SETTINGS: Global<Settings> = Global::new(Settings {
     tunnel_ifindex: 0,
     node_be: 0,
     tunnel_mss: 0,
+    uplink_ifindex: 0,
+    flow_mask: 0,
     _pad: 0,
+    timeouts: [0; 8],
 });
 
 #[map]
@@ -41,17 +52,131 @@ static LOCAL_TASKS: HashMap<u32, LocalTask> = HashMap::with_max_entries(LOCAL_TA
 /// Round-robin counters by frontend id.
 #[map]
 static NEXT: Array<u64> = Array::with_max_entries(FRONTENDS_MAX, 0);
+/// Open flows and connections by backend id.
 #[map]
-static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+static ACTIVE: Array<u64> = Array::with_max_entries(BACKENDS_MAX, 0);
+#[map]
+static TABLES: HashMap<TableKey, TableBlock> = HashMap::with_max_entries(TABLE_BLOCKS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(AFFINITIES_MAX, 0);
+/// The agent creates it with as many buckets as `Settings::flow_mask` says.
+#[map]
+static FLOWS: Array<Bucket> = Array::with_max_entries(1024, 0);
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
+/// (frontend, client's address) -> verdict, by longest prefix.
+#[map]
+static SOURCES: LpmTrie<[u8; 8], u32> = LpmTrie::with_max_entries(SOURCES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static SOCKS: LruHashMap<SockKey, SockPeer> = LruHashMap::with_max_entries(SOCKS_MAX, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 
-/// The settings that the agent put in when it loaded the object.
+/// The settings that the agent put in when it loaded the object. Read one by one: together they are a large part of
+/// the stack.
 #[inline(always)]
-pub fn settings() -> Settings {
-    SETTINGS.load()
+pub fn settings() -> *const Settings {
+    (&raw const SETTINGS).cast()
+}
+
+/// One of them. Volatile: the compiler must not take the zeros that are there now for what will be.
+macro_rules! setting {
+    ($field:ident) => {
+        // SAFETY: a field of a static that lives as long as the program.
+        unsafe { (&raw const (*$crate::maps::settings()).$field).read_volatile() }
+    };
+}
+pub(crate) use setting;
+
+/// Monotonic time in ticks.
+#[inline(always)]
+pub fn ticks() -> u32 {
+    // SAFETY: no arguments. The coarse clock (Linux 5.11) is some nanoseconds cheaper and exact to a jiffy.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+}
+
+/// Exchanges a bucket's lock word.
+///
+/// # Safety
+/// `lock` points to an aligned u64 in a map's value.
+#[inline(always)]
+unsafe fn exchange(lock: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: as the caller promises; the instruction (Linux 5.12) is a full barrier.
+    unsafe {
+        asm!("{v} = xchg_64({p} + 0, {v})", v = inout(reg) value, p = in(reg) lock);
+    }
+    value
+}
+
+/// Answer of [`portico_set_flow`]: other CPUs held the lock.
+const BUSY: u64 = u64::MAX;
+
+// The flow table's two functions are global ones of the object: the verifier looks at them once, instead of along
+// every path that leads to them.
+
+/// Copies a flow out; 0 when there is none.
+///
+/// # Safety
+/// Both pointers are valid or null, which is what the verifier makes of them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn portico_flow(key: *const FlowKey, out: *mut Flow) -> u64 {
+    if key.is_null() || out.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and so valid.
+    let key = unsafe { &*key };
+    let place = table::place(key, setting!(flow_mask));
+    let Some(bucket) = FLOWS.get_ptr(place.bucket) else {
+        return 0;
+    };
+    // SAFETY: the value outlives the program. Writers change it meanwhile: the tag is looked at again after the copy,
+    // so what is returned was whole when the tag was written; if the entry changed twice in between, one packet goes
+    // to a live task's address of another flow, which answers it with RST.
+    unsafe {
+        let Some(way) = table::find(&*bucket, place.tag, key) else {
+            return 0;
+        };
+        *out = table::read(&*bucket, way);
+        let tag = (&raw const (*bucket).tags)
+            .cast::<u16>()
+            .add(way & 7)
+            .read_volatile();
+        u64::from(tag == place.tag)
+    }
+}
+
+/// Writes a flow: [`Stored`] as one number, or [`BUSY`].
+///
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn portico_set_flow(key: *const FlowKey, flow: *const Flow) -> u64 {
+    if key.is_null() || flow.is_null() {
+        return BUSY;
+    }
+    // SAFETY: not null, and so valid.
+    let (key, flow) = unsafe { (&*key, &*flow) };
+    let place = table::place(key, setting!(flow_mask));
+    let Some(bucket) = FLOWS.get_ptr_mut(place.bucket) else {
+        return BUSY;
+    };
+    // SAFETY: the lock is the bucket's first field; while it is held nobody else writes tags and entries.
+    unsafe {
+        let lock = &raw mut (*bucket).lock;
+        let mut tries = 0;
+        while exchange(lock, 1) != 0 {
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return BUSY;
+            }
+        }
+        let stored = table::store(&mut *bucket, place.tag, key, flow, |state| Kernel.timeout(state));
+        exchange(lock, 0);
+        u64::from(stored.backend) | u64::from(stored.evicted) << 32
+    }
 }
 
 /// [`Maps`] on the kernel's maps.
@@ -70,9 +195,9 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+    fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
         // SAFETY: as above.
-        unsafe { FRONTENDS.get(key) }.copied()
+        unsafe { FRONTENDS.get(key) }
     }
 
     #[inline(always)]
@@ -82,15 +207,15 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<Backend> {
+    fn backend(&self, id: u32) -> Option<&Backend> {
         // SAFETY: as above.
-        unsafe { BACKENDS.get(id) }.copied()
+        unsafe { BACKENDS.get(id) }
     }
 
     #[inline(always)]
-    fn local_task(&self, id: u32) -> Option<LocalTask> {
+    fn local_task(&self, id: u32) -> Option<&LocalTask> {
         // SAFETY: as above.
-        unsafe { LOCAL_TASKS.get(id) }.copied()
+        unsafe { LOCAL_TASKS.get(id) }
     }
 
     #[inline(always)]
@@ -110,15 +235,94 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        // SAFETY: an entry may be reused while it is read; a torn flow is one packet sent to a live task's
-        // address of an older flow, which the task answers with RST.
-        unsafe { FLOWS.get(key) }.copied()
+    fn table(&self, table: u32, index: u32) -> Option<u32> {
+        let key = TableKey {
+            table,
+            block: index / BLOCK as u32,
+        };
+        // SAFETY: as above.
+        let block = unsafe { TABLES.get(key) }?;
+        block.backends.get(index as usize % BLOCK).copied()
     }
 
     #[inline(always)]
-    fn set_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        FLOWS.insert(key, flow, 0).is_ok()
+    fn random(&self) -> u32 {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn active(&self, backend: u32) -> u32 {
+        // SAFETY: an aligned u64 that is only changed atomically.
+        ACTIVE
+            .get_ptr(backend)
+            .map_or(0, |n| unsafe { n.read_volatile() } as u32)
+    }
+
+    #[inline(always)]
+    fn add_active(&self, backend: u32, change: i32) {
+        if let Some(counter) = ACTIVE.get_ptr_mut(backend) {
+            let change = i64::from(change);
+            // SAFETY: an aligned u64 in the map's value, shared between CPUs only by this instruction.
+            unsafe { asm!("lock *(u64 *)({p} + 0) += {n}", n = in(reg) change, p = in(reg) counter) };
+        }
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: an entry may be reused while it is read; a torn one names a live backend or none.
+        unsafe { AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, key: &AffinityKey, value: &Affinity) {
+        // An LRU map refuses only under memory pressure; then the hash chooses again, and the same.
+        let _ = AFFINITY.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn timeout(&self, state: u8) -> u32 {
+        let all = settings().cast::<u8>();
+        let at = offset_of!(Settings, timeouts) + usize::from(state & 7) * 4;
+        // SAFETY: inside the static, aligned.
+        unsafe { all.add(at).cast::<u32>().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        let mut flow = Flow::default();
+        // SAFETY: both live on this program's stack until the call returns.
+        (unsafe { portico_flow(key, &raw mut flow) } != 0).then_some(flow)
+    }
+
+    #[inline(always)]
+    fn set_flow(&self, key: &FlowKey, flow: &Flow) -> Option<Stored> {
+        // SAFETY: as above.
+        let answer = unsafe { portico_set_flow(key, flow) };
+        (answer != BUSY).then_some(Stored {
+            evicted: answer >> 32 != 0,
+            backend: answer as u32,
+        })
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        // SAFETY: as for affinity; a torn entry loses one datagram.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_fragment(&self, key: &FragmentKey, value: &Fragment) {
+        // Refused under memory pressure: the datagram is lost.
+        let _ = FRAGMENTS.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn source(&self, frontend: u32, client_be: u32) -> Option<u8> {
+        let f = frontend.to_be_bytes();
+        let c = client_be.to_ne_bytes();
+        let data = [f[0], f[1], f[2], f[3], c[0], c[1], c[2], c[3]];
+        SOURCES.get(lpm_trie::Key::new(64, data)).map(|v| *v as u8)
     }
 
     #[inline(always)]
@@ -134,8 +338,8 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn count(&self, counter: Counter) {
-        if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+    fn count_number(&self, number: u32) {
+        if let Some(value) = COUNTERS.get_ptr_mut(number) {
             // SAFETY: this CPU's own slot; programs are not preempted by programs that count.
             unsafe { *value += 1 };
         }

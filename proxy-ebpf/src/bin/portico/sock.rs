@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use proxy_ebpf::datapath::sock::{self, Address, Caller, Verdict};
 
-use crate::maps::Kernel;
+use crate::maps::{Kernel, ticks};
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -40,6 +40,7 @@ fn caller(ctx: &SockAddrContext) -> Caller {
             namespace: bpf_get_netns_cookie(ctx.as_ptr()),
             socket: bpf_get_socket_cookie(ctx.as_ptr()),
             protocol: (*ctx.sock_addr).protocol as u8,
+            now: ticks(),
         }
     }
 }
