@@ -6,6 +6,7 @@
 //! replaced. At a graceful stop the file is removed.
 
 pub mod api;
+mod edits;
 pub mod metrics;
 pub mod socket;
 

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod ask;
+pub mod backend;
 pub mod doctor;
 pub mod log;
 pub mod node;
@@ -34,8 +36,10 @@ enum Verb {
     Run(run::Args),
     /// What the agent of this node does
     Status(status::Args),
-    /// Services that the agent of this node knows
+    /// List, add, change and remove services
     Service(service::Args),
+    /// List, add, change, drain and remove backends
+    Backend(backend::Args),
     /// What this machine offers and what Portico will do with it
     Doctor(doctor::Args),
 }
@@ -88,6 +92,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Service(args) => service::run(args),
+        Verb::Backend(args) => backend::run(args),
         Verb::Doctor(args) => doctor::run(args),
     };
     match result {

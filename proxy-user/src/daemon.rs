@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Wiring of the node agent: provider -> mailbox -> control thread (Writer, namespaces, reconciler) -> kernel;
+//! Wiring of the node agent: providers -> mailbox -> control thread (Writer, namespaces, reconciler) -> kernel;
 //! the control thread publishes a [`View`] that the unix socket and the metrics read.
 //!
 //! Life: the kernel side is loaded or adopted, then the provider speaks, then things change. Nothing is written
@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 
 pub use control::{Control, TICK};
@@ -27,7 +28,7 @@ use crate::{
     admin,
     cli::Exit,
     kernel::KernelParts,
-    providers::{Provider, Report},
+    providers::{Provider, Report, api::Store},
 };
 
 /// Where the agent listens.
@@ -43,16 +44,55 @@ pub struct Listen {
 pub struct Shared {
     /// The latest view.
     pub view: ArcSwap<View>,
+    /// Rings when there is a newer view.
+    pub shown: watch::Sender<()>,
+    /// What the operator's verbs have said.
+    pub api: Arc<Store>,
     /// The programs' counters.
-    pub counters: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    pub counters: Counters,
     /// What the kernel side told about itself.
     pub info: serde_json::Value,
+}
+
+/// Reads the programs' counters.
+pub type Counters = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
+
+impl Shared {
+    /// What the admin side reads from now on.
+    pub fn new(view: View, api: Store, counters: Counters, info: serde_json::Value) -> Arc<Self> {
+        Arc::new(Self {
+            view: ArcSwap::from_pointee(view),
+            shown: watch::Sender::new(()),
+            api: Arc::new(api),
+            counters,
+            info,
+        })
+    }
+
+    /// Replaces the view.
+    pub fn show(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.shown.send_replace(());
+    }
+}
+
+/// Tells the control thread what the operator's verbs want, now and whenever that changes.
+async fn follow(api: &Store, mailbox: &Mailbox) {
+    let mut revisions = api.revisions();
+    loop {
+        revisions.borrow_and_update();
+        mailbox.put_wanted(api.wanted());
+        if revisions.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Runs until a signal says stop.
 pub async fn run(
     parts: KernelParts,
     provider: Provider,
+    api: Store,
     first: Option<Report>,
     socket: admin::Socket,
     metrics: Option<SocketAddr>,
@@ -68,12 +108,11 @@ pub async fn run(
         None => None,
     };
 
-    let shared = Arc::new(Shared {
-        view: ArcSwap::from_pointee(View::new(provider.kind(), &provider.source(), provider.node())),
-        counters: parts.counters,
-        info: parts.info,
-    });
+    let view = View::new(provider.kind(), &provider.source(), provider.node());
+    let shared = Shared::new(view, api, parts.counters, parts.info);
     let mailbox = Arc::new(Mailbox::default());
+    // Before the other provider speaks for the first time, so that nothing is taken for removed.
+    mailbox.put_wanted(shared.api.wanted());
     if let Some(report) = first {
         mailbox.put(report);
     }
@@ -102,6 +141,7 @@ pub async fn run(
         _ = term.recv() => Ok(()),
         _ = int.recv() => Ok(()),
         () = provider.run(mailbox.clone()) => Err(Exit::Failed("the provider ended".into())),
+        () = follow(&shared.api, &mailbox) => Err(Exit::Failed("the api provider ended".into())),
         () = socket.serve(shared.clone()) => Err(Exit::Failed("the unix socket was closed".into())),
         () = admin::metrics::serve(metrics, shared.clone()) => Err(Exit::Failed("metrics ended".into())),
         _ = control_died => Err(Exit::Failed("the control thread died; see the log".into())),

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod backoff;
 pub mod cli;
 pub mod daemon;
+pub mod durable;
 pub mod engine;
 pub mod kernel;
 pub mod l7;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sources of intent. Each reads its source and reports; none learns what became of it.
+//! Sources of intent. Each reads its source and reports; none learns what became of it. The command line chooses
+//! one of `docker`, `file` and none; `api`, the operator's verbs, stands beside it.
 //!
 //! A provider produces whole snapshots. It reports either [`Report::Snapshot`] (this is everything there is) or
 //! [`Report::Unreadable`] (the last snapshot stays, and status shows why). Wake-ups (a file's modification time,
 //! an engine's event) only mean "look again".
 
+pub mod api;
 pub mod docker;
 pub mod file;
 
@@ -32,6 +34,13 @@ pub enum Provider {
     },
     /// The node's Docker Engine.
     Docker(Box<docker::watch::Watcher>),
+    /// Nothing but the operator's verbs.
+    Alone {
+        /// The file that keeps what they say.
+        source: String,
+        /// This node.
+        node: String,
+    },
 }
 
 impl Provider {
@@ -40,13 +49,14 @@ impl Provider {
         match self {
             Provider::File { .. } => "file",
             Provider::Docker(_) => "docker",
+            Provider::Alone { .. } => api::KIND,
         }
     }
 
     /// Where it reads.
     pub fn source(&self) -> String {
         match self {
-            Provider::File { source, .. } => source.clone(),
+            Provider::File { source, .. } | Provider::Alone { source, .. } => source.clone(),
             Provider::Docker(watcher) => watcher.source(),
         }
     }
@@ -54,7 +64,7 @@ impl Provider {
     /// This node's name as far as it is known.
     pub fn node(&self) -> &str {
         match self {
-            Provider::File { node, .. } => node,
+            Provider::File { node, .. } | Provider::Alone { node, .. } => node,
             Provider::Docker(watcher) => watcher.node(),
         }
     }
@@ -72,6 +82,7 @@ impl Provider {
                 }
             }
             Provider::Docker(watcher) => watcher.run(|report| mailbox.put(report)).await,
+            Provider::Alone { .. } => std::future::pending().await,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Incoming, header::HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, body::Incoming, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -51,6 +51,15 @@ pub enum Error {
 
 /// Sends a GET and returns the answer once its head is there.
 pub async fn open(socket: &Path, path: &str) -> Result<hyper::Response<Incoming>, Error> {
+    send(socket, Method::GET, path, Bytes::new()).await
+}
+
+async fn send(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<hyper::Response<Incoming>, Error> {
     let broken = |message: String| Error::Broken {
         path: path.into(),
         message,
@@ -66,9 +75,11 @@ pub async fn open(socket: &Path, path: &str) -> Result<hyper::Response<Incoming>
         .map_err(|error| broken(error.to_string()))?;
     // Ends with the answer's body, or when that is dropped.
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .map_err(|error| broken(error.to_string()))?;
     sender
         .send_request(request)
@@ -78,12 +89,21 @@ pub async fn open(socket: &Path, path: &str) -> Result<hyper::Response<Incoming>
 
 /// Sends a GET and returns the whole body of a successful answer.
 pub async fn get(socket: &Path, path: &str) -> Result<Bytes, Error> {
+    exchange(socket, Method::GET, path, Bytes::new()).await
+}
+
+/// Sends a POST and returns the whole body of a successful answer.
+pub async fn post(socket: &Path, path: &str, body: Bytes) -> Result<Bytes, Error> {
+    exchange(socket, Method::POST, path, body).await
+}
+
+async fn exchange(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, Error> {
     let broken = |message: String| Error::Broken {
         path: path.into(),
         message,
     };
     let whole = async {
-        let response = open(socket, path).await?;
+        let response = send(socket, method, path, body).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
         let body = body

@@ -30,7 +30,7 @@ use proxy_user::{
     daemon::{Control, Mailbox, Shared, TICK, View},
     kernel::{self, Options},
     providers::{
-        Report,
+        Report, api,
         file::{self, watch::TOLD_INTERVAL},
     },
     reconcile::Status,
@@ -176,11 +176,9 @@ impl Costs {
 
 fn in_process(machine: &Machine) {
     let parts = kernel::start(&machine.options).unwrap_or_else(|exit| panic!("{exit}"));
-    let shared = Arc::new(Shared {
-        view: arc_swap::ArcSwap::from_pointee(View::new("file", "bench", "n1")),
-        counters: parts.counters,
-        info: parts.info,
-    });
+    let api = api::Store::open(&machine.options.state).expect("the state directory");
+    let view = View::new("file", "bench", "n1");
+    let shared = Shared::new(view, api, parts.counters, parts.info);
     let mailbox = Arc::new(Mailbox::default());
     let control = Control::start(
         parts.datapath,

@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `GET /v1/status`, `GET /v1/services`. The JSON field names are a contract.
+//! `GET /v1/status`, `GET /v1/services`, `GET /v1/kept`, `POST /v1/edits`. The JSON field names are a contract.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use serde_json::{Value, json};
 
+use super::edits;
 use crate::{
     daemon::{ProviderState, Shared, View},
-    model::{FrontendAddr, Place, Service},
+    model::{FrontendAddr, Place, Refusal, Service},
+    providers::api::{KIND, State},
     reconcile::{Status, desired::frontend_key},
 };
 
 /// One request, one answer.
-pub fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
-    let view = shared.view.load();
+pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full<Bytes>> {
+    let view = shared.view.load_full();
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/v1/status") => (StatusCode::OK, status(&view, shared)),
-        (&Method::GET, "/v1/services") => (StatusCode::OK, services(&view)),
-        (_, path @ ("/v1/status" | "/v1/services")) => (
+        (&Method::GET, "/v1/status") => (StatusCode::OK, status(&view, &shared)),
+        (&Method::GET, "/v1/services") => (StatusCode::OK, services(&view, &shared)),
+        (&Method::GET, "/v1/kept") => (StatusCode::OK, json!(*shared.api.state())),
+        (&Method::POST, "/v1/edits") => edits::answer(request, &shared).await,
+        (_, path @ ("/v1/status" | "/v1/services" | "/v1/kept" | "/v1/edits")) => (
             StatusCode::METHOD_NOT_ALLOWED,
-            json!({ "error": format!("{path} only answers GET") }),
+            json!({ "error": format!("{path} only answers {}", if path == "/v1/edits" { "POST" } else { "GET" }) }),
         ),
         (_, path) => (
             StatusCode::NOT_FOUND,
@@ -109,15 +113,30 @@ pub fn status(view: &View, shared: &Shared) -> Value {
 }
 
 /// The body of `/v1/services`.
-pub fn services(view: &View) -> Value {
-    view.tables
-        .services
-        .values()
-        .map(|service| one(view, service))
-        .collect()
+pub fn services(view: &View, shared: &Shared) -> Value {
+    let kept = shared.api.state();
+    let all = view.tables.services.values();
+    all.map(|service| one(view, &kept, service)).collect()
 }
 
-fn one(view: &View, service: &Service) -> Value {
+/// The provider that has a service. Of a name that two have, it is not the operator's verbs: their version is
+/// refused for its name.
+fn owner(view: &View, kept: &State, name: &str) -> &'static str {
+    let hidden = |refusal: &Refusal| {
+        (
+            refusal.source.as_str(),
+            refusal.name.as_str(),
+            refusal.field.as_str(),
+        ) == (KIND, name, "name")
+    };
+    if kept.services.contains_key(name) && !view.refusals.iter().any(hidden) {
+        KIND
+    } else {
+        view.provider
+    }
+}
+
+pub(super) fn one(view: &View, kept: &State, service: &Service) -> Value {
     let mut worst = &Status::Done;
     let pending = Status::Pending;
     let mut frontend = |address: FrontendAddr, mut value: Value| {
@@ -200,6 +219,7 @@ fn one(view: &View, service: &Service) -> Value {
     };
     json!({
         "name": service.name.as_str(),
+        "owner": owner(view, kept, service.name.as_str()),
         "vips": vips,
         "ports": ports,
         "tasks": tasks,

@@ -28,7 +28,7 @@ pub async fn serve(listener: Option<TcpListener>, shared: Arc<Shared>) {
             Ok((stream, _)) => {
                 let shared = shared.clone();
                 tokio::spawn(async move {
-                    serve_one(stream, move |request| answer(request, &shared)).await;
+                    serve_one(stream, |request| std::future::ready(answer(&request, &shared))).await;
                     drop(permit);
                 });
             }

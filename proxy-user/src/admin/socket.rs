@@ -99,7 +99,7 @@ impl Socket {
                 Ok((stream, _)) => {
                     let shared = shared.clone();
                     tokio::spawn(async move {
-                        serve_one(stream, move |request| super::api::answer(request, &shared)).await;
+                        serve_one(stream, move |request| super::api::answer(request, shared.clone())).await;
                         drop(permit);
                     });
                 }
@@ -121,12 +121,16 @@ impl Drop for Socket {
 }
 
 /// Serves one connection with a function from request to response.
-pub(super) async fn serve_one<S, F>(stream: S, answer: F)
+pub(super) async fn serve_one<S, F, A>(stream: S, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
+    F: Fn(Request<Incoming>) -> A,
+    A: Future<Output = Response<Full<Bytes>>>,
 {
-    let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request))));
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

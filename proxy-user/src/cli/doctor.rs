@@ -30,7 +30,7 @@ pub struct Args {
     )]
     bpffs: PathBuf,
     /// Unix socket of the agent
-    #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = super::status::SOCKET)]
+    #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = super::ask::SOCKET)]
     socket: PathBuf,
 }
 

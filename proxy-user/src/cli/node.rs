@@ -12,8 +12,8 @@ use super::{Exit, doctor};
 use crate::{
     admin::Socket,
     daemon, kernel,
-    model::NodeAddr,
-    providers::{Provider, Report, docker, file},
+    model::{NodeAddr, Snapshot},
+    providers::{Provider, Report, api, docker, file},
 };
 
 /// Longest time that a silent flow can be remembered: a year.
@@ -25,7 +25,8 @@ pub struct Args {
     /// Read services from this file instead of the Docker Engine (see /etc/portico/portico.toml)
     #[arg(long, value_name = "FILE", env = "PORTICO_CONFIG")]
     config: Option<PathBuf>,
-    /// The engine's unix socket, as path or unix:// URL
+    /// The engine's unix socket, as path or unix:// URL; `none` = no engine, services come from the operator's
+    /// verbs alone (portico service add)
     #[arg(long, value_name = "SOCKET", env = "PORTICO_DOCKER", default_value = docker::SOCKET)]
     docker: String,
     /// Name of this node; overrides the file's `node` or the engine's host name
@@ -54,7 +55,7 @@ pub struct Args {
     )]
     state: PathBuf,
     /// Unix socket of the agent's own API
-    #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = super::status::SOCKET)]
+    #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = super::ask::SOCKET)]
     socket: PathBuf,
     /// Flows of published ports that there is room for; each takes 100 bytes of kernel memory, at once
     #[arg(long, value_name = "N", env = "PORTICO_FLOWS", default_value_t = FLOWS_DEFAULT,
@@ -90,8 +91,14 @@ pub fn run(args: Args) -> Result<(), Exit> {
 
 async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
     let socket = Socket::claim(&args.socket)?;
+    let api = api::Store::open(&args.state).map_err(|error| {
+        Exit::Failed(format!(
+            "what the operator's verbs have said cannot be read: {error} (repair or remove the file; what is in the kernel stays)"
+        ))
+    })?;
     let (provider, node_address, first) = match &args.config {
         Some(path) => from_file(path.clone(), args.node.clone())?,
+        None if args.docker == NO_ENGINE => alone(&api, args.node.clone()),
         None => from_docker(&args.docker, args.node.clone()).await?,
     };
     let options = kernel::Options {
@@ -107,7 +114,27 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
     let parts = tokio::task::spawn_blocking(move || kernel::start(&options))
         .await
         .map_err(|error| Exit::Failed(format!("kernel side: {error}")))??;
-    daemon::run(parts, provider, first, socket, args.metrics).await
+    daemon::run(parts, provider, api, first, socket, args.metrics).await
+}
+
+/// `--docker none`.
+const NO_ENGINE: &str = "none";
+
+/// Nothing but the operator's verbs: no nodes, so no tunnel.
+fn alone(api: &api::Store, node: Option<String>) -> Chosen {
+    let host_name = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let node = node.unwrap_or_else(|| host_name().trim().to_owned());
+    let nothing = Snapshot {
+        source: api::KIND.into(),
+        node: node.clone(),
+        ..Snapshot::default()
+    };
+    let source = api.path().display().to_string();
+    (
+        Provider::Alone { source, node },
+        None,
+        Some(Report::Snapshot(nothing)),
+    )
 }
 
 /// `state=seconds` pairs; what is not named keeps its default.

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico service`.
 
-use clap::Subcommand;
-use serde_json::Value;
+mod list;
 
-use super::{
-    Exit,
-    status::{Ask, ask, cell},
-    table,
-};
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::{Exit, ask::Ask};
+use crate::providers::api::{Edit, ServiceSpec};
 
 /// Flags of `portico service`.
 #[derive(clap::Args)]
@@ -19,146 +18,143 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List services
+    /// List services, of all providers
     Ls(Ask),
+    /// Add a service; adding one that is there as it is changes nothing
+    ///
+    /// It is kept in the agent's state directory and survives restarts. Example:
+    ///   portico service add web --vip 10.9.0.1:80 --backend 10.0.0.7:8080 --backend 10.0.0.8:8080
+    #[command(verbatim_doc_comment)]
+    Add(Add),
+    /// Change a service that `service add` made; what is not named stays
+    Set(Set),
+    /// Remove a service that `service add` made, with its backends; removing one that is not there changes nothing
+    Rm(Remove),
+}
+
+/// What a service is.
+#[derive(clap::Args)]
+struct Fields {
+    /// Virtual address: [NETWORK=]ADDRESS[:PORT[/PROTOCOL]]; repeat for more. Without a network it is one of the
+    /// node's own namespace; without a port it is every port and protocol
+    #[arg(long = "vip", value_name = "VIP")]
+    vips: Vec<String>,
+    /// Port published on every node: PUBLISHED[:TARGET][/PROTOCOL]; repeat for more. Served by --task
+    #[arg(long = "publish", short = 'p', value_name = "PORT")]
+    ports: Vec<String>,
+    /// Task of the other provider that serves it; repeat for more
+    #[arg(long = "task", value_name = "NAME")]
+    tasks: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Add {
+    /// Name of the service
+    service: String,
+    #[command(flatten)]
+    fields: Fields,
+    /// Backend of the virtual addresses: ADDRESS:PORT; repeat for more (also: portico backend add)
+    #[arg(long = "backend", value_name = "ADDRESS:PORT")]
+    backends: Vec<String>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(clap::Args)]
+struct Set {
+    /// Name of the service
+    service: String,
+    #[command(flatten)]
+    fields: Fields,
+    /// Give a field its default back: vips, ports or tasks; repeat for more
+    #[arg(long = "unset", value_name = "FIELD", value_parser = ["vips", "ports", "tasks"])]
+    unset: Vec<String>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(clap::Args)]
+struct Remove {
+    /// Names of the services
+    #[arg(required = true)]
+    services: Vec<String>,
+    #[command(flatten)]
+    ask: Ask,
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<(), Exit> {
-    let Verb::Ls(flags) = args.verb;
-    let services = ask(&flags.socket, "/v1/services")?;
-    if flags.json {
-        super::print(&format!("{services:#}\n"))
-    } else {
-        super::print(&render(&services))
-    }
-}
-
-fn render(services: &Value) -> String {
-    let list = |value: &Value, show: &dyn Fn(&Value) -> String| -> String {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(show)
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    let rows: Vec<Vec<String>> = services
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|service| {
-            let tasks = service["tasks"].as_array().map_or(&[][..], Vec::as_slice);
-            let count =
-                |field: &str, wanted: &Value| tasks.iter().filter(|task| task[field] == *wanted).count();
-            let remembered = service["remembered"] == true;
-            let mut who = format!(
-                "{} local, {} remote",
-                count("place", &"local".into()),
-                count("place", &"remote".into())
-            );
-            let draining = count("draining", &true.into());
-            if draining > 0 {
-                who.push_str(&format!(", {draining} draining"));
+    match args.verb {
+        Verb::Ls(ask) => {
+            let services = ask.get("/v1/services")?;
+            if ask.json {
+                super::print(&format!("{services:#}\n"))
+            } else {
+                super::print(&list::render(&services))
             }
-            let plain = service["backends"].as_array().map_or(0, Vec::len);
-            if plain > 0 {
-                who.push_str(&format!(", {plain} plain"));
-            }
-            if remembered {
-                who = "none listed any more".into();
-            }
-            let mut state = cell(&service["status"]);
-            if let Some(problem) = service["problem"].as_str() {
-                state.push_str(&format!(": {problem}"));
-            }
-            vec![
-                cell(&service["name"]),
-                list(&service["vips"], &|vip| {
-                    format!("{}@{}", cell(&vip["address"]), cell(&vip["network"]))
-                }),
-                ports(&service["ports"]),
-                who,
-                state,
-            ]
-        })
-        .collect();
-    let mut out = table::render(&["SERVICE", "VIPS", "PORTS", "TASKS", "STATUS"], &rows);
-    let mut ports = services
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|of| of["ports"].as_array().into_iter().flatten());
-    if ports.any(|port| port["guessed"] == true) {
-        out.push_str("\n? a worker's engine does not say the protocol; what it may be is served\n");
-    }
-    out
-}
-
-/// `80->8080/tcp`; where the source does not say the protocol, one `80->8080/tcp|udp?` for what may be two.
-fn ports(ports: &Value) -> String {
-    let ports = ports.as_array().map_or(&[][..], Vec::as_slice);
-    let mut shown: Vec<String> = Vec::new();
-    let mut guesses: Vec<(&Value, &Value)> = Vec::new();
-    for port in ports {
-        let numbers = (&port["published"], &port["target"]);
-        let mut protocol = cell(&port["protocol"]);
-        if port["guessed"] == true {
-            if guesses.contains(&numbers) {
-                continue;
-            }
-            guesses.push(numbers);
-            let same = ports.iter().filter(|other| {
-                other["guessed"] == true && (&other["published"], &other["target"]) == numbers
-            });
-            let names: Vec<String> = same.map(|port| cell(&port["protocol"])).collect();
-            protocol = format!("{}?", names.join("|"));
         }
-        shown.push(format!("{}->{}/{protocol}", numbers.0, numbers.1));
-    }
-    shown.join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_port_of_unknown_protocol_is_one_port_and_marked() {
-        let port = |published: u16, protocol: &str, guessed: bool| json!({ "published": published, "target": 80, "protocol": protocol, "guessed": guessed });
-        for (list, expected) in [
-            (json!([]), ""),
-            (
-                json!([port(80, "tcp", false), port(53, "udp", false)]),
-                "80->80/tcp,53->80/udp",
-            ),
-            (
-                json!([port(80, "tcp", true), port(80, "udp", true)]),
-                "80->80/tcp|udp?",
-            ),
-            (
-                json!([port(80, "udp", true), port(81, "tcp", false)]),
-                "80->80/udp?,81->80/tcp",
-            ),
-        ] {
-            assert_eq!(ports(&list), expected);
+        Verb::Add(add) => {
+            let edit = Edit::AddService {
+                service: add.service,
+                spec: ServiceSpec {
+                    vips: add.fields.vips,
+                    ports: add.fields.ports,
+                    tasks: add.fields.tasks,
+                    backends: add
+                        .backends
+                        .into_iter()
+                        .map(|name| (name, Default::default()))
+                        .collect(),
+                },
+            };
+            add.ask.edit(&[edit], |edit, changed| {
+                told(edit, changed, "added", "is there as it is")
+            })
+        }
+        Verb::Set(set) => {
+            let mut fields = set.fields.json();
+            fields.extend(set.unset.iter().map(|field| (field.clone(), Value::Null)));
+            if fields.is_empty() {
+                return Err(Exit::Usage(
+                    "nothing to set; name a field (portico service set --help)".into(),
+                ));
+            }
+            let edit = Edit::SetService {
+                service: set.service,
+                fields,
+            };
+            set.ask.edit(&[edit], |edit, changed| {
+                told(edit, changed, "changed", "was so already")
+            })
+        }
+        Verb::Rm(remove) => {
+            let edits = remove
+                .services
+                .into_iter()
+                .map(|service| Edit::RemoveService { service });
+            let edits: Vec<Edit> = edits.collect();
+            remove.ask.edit(&edits, |edit, changed| {
+                told(edit, changed, "removed", "was not there")
+            })
         }
     }
+}
 
-    #[test]
-    fn the_mark_is_explained_where_it_is_used() {
-        let service = |guessed: bool, remembered: bool| {
-            render(
-                &json!([{ "name": "web", "vips": [{ "address": "10.0.1.2", "network": "proxy" }],
-                "ports": [{ "published": 80, "target": 80, "protocol": "tcp", "guessed": guessed }],
-                "tasks": [], "remembered": remembered, "status": "done" }]),
-            )
-        };
-        assert!(!service(false, false).contains('?'));
-        assert!(service(true, false).contains("\n? a worker's engine"));
-        assert!(service(true, true).contains("none listed any more"));
+fn told(edit: &Edit, changed: bool, done: &str, nothing: &str) -> String {
+    format!(
+        "service {}: {}",
+        edit.service(),
+        if changed { done } else { nothing }
+    )
+}
+
+impl Fields {
+    /// What was named.
+    fn json(self) -> Map<String, Value> {
+        let named = [("vips", self.vips), ("ports", self.ports), ("tasks", self.tasks)];
+        let named = named.into_iter().filter(|(_, list)| !list.is_empty());
+        named
+            .map(|(field, list)| (field.to_owned(), json!(list)))
+            .collect()
     }
 }

@@ -1,26 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico status`.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
 
-use super::{Exit, table};
-use crate::unix_http::{self, Error};
-
-/// Where the agent listens unless told otherwise.
-pub const SOCKET: &str = "/run/portico/node.sock";
-
-/// Flags of every verb that asks the agent.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Ask {
-    /// Unix socket of the agent
-    #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = SOCKET)]
-    pub socket: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
+use super::{
+    Exit,
+    ask::{Ask, cell},
+    table,
+};
 
 /// Flags of `portico status`.
 #[derive(clap::Args)]
@@ -31,36 +18,11 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<(), Exit> {
-    let status = ask(&args.ask.socket, "/v1/status")?;
+    let status = args.ask.get("/v1/status")?;
     if args.ask.json {
         super::print(&format!("{status:#}\n"))
     } else {
         super::print(&render(&status))
-    }
-}
-
-/// Asks the agent.
-pub fn ask(socket: &Path, path: &str) -> Result<Value, Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Exit::Failed(format!("runtime: {error}")))?;
-    let body = runtime.block_on(unix_http::get(socket, path)).map_err(|error| match error {
-        Error::Connect { .. } => Exit::Lacks {
-            what: format!("no agent answers: {error}"),
-            how: "start it (portico node), name its socket with --socket, or use an account that may open it".into(),
-        },
-        error => Exit::Failed(error.to_string()),
-    })?;
-    serde_json::from_slice(&body).map_err(|error| Exit::Failed(format!("{path}: {error}")))
-}
-
-/// A JSON value as one cell.
-pub fn cell(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The control thread: the only place where tables and kernel change.
 //!
-//! One turn: take the latest report; give it to the Writer; visit namespaces that are due; if anything
+//! One turn: take the latest of each provider; give both together to the Writer; visit namespaces that are due; if anything
 //! that goes into the tables has changed, or a retry or a check is due, let the reconciler make the kernel so; publish a
 //! view. A turn happens when a report arrives and at least every second.
 
@@ -20,6 +20,7 @@ use crate::{
     cli::Exit,
     kernel::parts::Inspect,
     model::{Cookie, Snapshot, Tables, Writer},
+    providers::api::{self, Wanted},
     reconcile::{Reconciler, Status, datapath::Datapath},
 };
 
@@ -36,8 +37,10 @@ pub struct Control {
     local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
     shared: Arc<Shared>,
     view: View,
-    /// Whether the provider has ever said anything.
-    spoken: bool,
+    /// What the chosen provider said last; nothing happens before it has spoken.
+    base: Option<Snapshot>,
+    /// What the operator's verbs want.
+    wanted: Wanted,
     retry: Option<Instant>,
     resync: Instant,
     /// A snapshot has come since memory was last given back.
@@ -72,7 +75,8 @@ impl Control {
             local_addrs,
             view: View::clone(&shared.view.load()),
             shared,
-            spoken: false,
+            base: None,
+            wanted: Wanted::default(),
             retry: None,
             resync: Instant::now() + RESYNC,
             untidy: false,
@@ -88,30 +92,49 @@ impl Control {
             if mail.stop {
                 return;
             }
-            let snapshot = mail.report.snapshot;
-            if let Some(snapshot) = &snapshot {
-                for refusal in self.writer.apply(snapshot) {
-                    tracing::warn!("{refusal}");
-                }
+            let mut said = false;
+            if let Some(wanted) = mail.wanted {
+                self.wanted = wanted;
+                said = true;
+            }
+            if let Some(snapshot) = mail.report.snapshot {
                 self.view.node.clone_from(&snapshot.node);
-                self.view.refusals = self.writer.refusals().to_vec();
                 self.view.state = ProviderState::Ok;
-                self.spoken = true;
+                self.base = Some(snapshot);
+                said = true;
+            }
+            if said {
+                self.take();
             }
             if let Some(trouble) = mail.report.trouble {
                 tracing::warn!("{trouble}; the last state stays in force");
                 self.view.state = ProviderState::Unreadable(trouble);
             }
-            self.turn(snapshot.is_some());
-            self.shared.view.store(Arc::new(self.view.clone()));
-            self.tidy(snapshot);
+            self.turn(said);
+            self.shared.show(self.view.clone());
+            self.tidy(said);
         }
+    }
+
+    /// Gives the Writer what all providers say.
+    fn take(&mut self) {
+        let Some(base) = &self.base else { return };
+        let refusals = if self.wanted.services.is_empty() {
+            self.writer.apply(base)
+        } else {
+            self.writer.apply(&base.with(api::KIND, &self.wanted.services))
+        };
+        for refusal in refusals {
+            tracing::warn!("{refusal}");
+        }
+        self.view.refusals = refusals.to_vec();
+        self.view.revision = self.wanted.revision;
     }
 
     /// What can wait until the kernel is right. A snapshot is many small pieces, and so is what its provider
     /// read it from; the allocator keeps them until it is told that nobody needs them soon.
-    fn tidy(&mut self, snapshot: Option<Snapshot>) {
-        if snapshot.is_some() {
+    fn tidy(&mut self, said: bool) {
+        if said {
             self.untidy = true;
         } else if std::mem::take(&mut self.untidy) {
             trim();
@@ -120,7 +143,7 @@ impl Control {
 
     fn turn(&mut self, said: bool) {
         // Before the first word there is nothing to compare the kernel with.
-        if !self.spoken {
+        if self.base.is_none() {
             return;
         }
         let now = Instant::now();

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From provider to control thread: only the latest report, so that nothing can queue up.
+//! From providers to control thread: only the latest of each, so that nothing can queue up.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::{model::Snapshot, providers::Report};
+use crate::{
+    model::Snapshot,
+    providers::{Report, api::Wanted},
+};
 
-/// Room for one snapshot and one trouble.
+/// Room for one snapshot, one trouble and what the operator wants.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     mail: Mutex<Mail>,
@@ -20,6 +23,8 @@ pub struct Mailbox {
 pub struct Mail {
     /// The latest snapshot not taken yet, and what was said after it.
     pub report: Latest,
+    /// What the operator's verbs want now, if that has changed.
+    pub wanted: Option<Wanted>,
     /// Time to go.
     pub stop: bool,
 }
@@ -59,6 +64,12 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// Replaces what the operator's verbs want.
+    pub fn put_wanted(&self, wanted: Wanted) {
+        self.lock().wanted = Some(wanted);
+        self.arrived.notify_one();
+    }
+
     /// Tells the control thread to go.
     pub fn stop(&self) {
         self.lock().stop = true;
@@ -70,9 +81,10 @@ impl Mailbox {
         let mut mail = self.lock();
         loop {
             let wait = deadline.saturating_duration_since(now());
-            if mail.stop || !mail.report.is_empty() || wait == Duration::ZERO {
+            if mail.stop || mail.wanted.is_some() || !mail.report.is_empty() || wait == Duration::ZERO {
                 return Mail {
                     report: std::mem::take(&mut mail.report),
+                    wanted: mail.wanted.take(),
                     stop: mail.stop,
                 };
             }
@@ -85,7 +97,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail> {
-        // The data is two plain fields, whole at any moment.
+        // Plain fields, whole at any moment.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

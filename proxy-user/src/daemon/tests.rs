@@ -95,7 +95,12 @@ fn agent(kernel: &Fake, file: &Path, socket: &Path) -> tokio::task::JoinHandle<R
         node: "n1".into(),
     };
     let claimed = admin::Socket::claim(socket).unwrap();
-    tokio::spawn(run(parts(kernel), provider, None, claimed, None))
+    tokio::spawn(run(parts(kernel), provider, api(file), None, claimed, None))
+}
+
+/// The operator's verbs, kept beside the file.
+fn api(file: &Path) -> Store {
+    Store::open(&file.with_extension("state")).unwrap()
 }
 
 fn replace(file: &Path, text: &str) {
@@ -177,16 +182,15 @@ async fn metrics_are_served_and_an_address_in_use_is_said() {
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let mut view = View::new("file", "portico.toml", "n1");
     view.state = ProviderState::Unreadable("gone".into());
     view.statuses
         .insert(Default::default(), crate::reconcile::Status::Done);
     view.operations = 7;
-    let shared = Arc::new(Shared {
-        view: ArcSwap::from_pointee(view),
-        counters: Box::new(|| vec![("flow_local".into(), 3)]),
-        info: Value::Null,
-    });
+    let api = Store::open(folder.path()).unwrap();
+    let counters = Box::new(|| vec![("flow_local".into(), 3)]);
+    let shared = Shared::new(view, api, counters, Value::Null);
     let serving = tokio::spawn(admin::metrics::serve(Some(listener), shared.clone()));
     let ask = |request: &'static str| async move {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -231,17 +235,27 @@ async fn metrics_are_served_and_an_address_in_use_is_said() {
     let answer = ask("POST /metrics HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
 
-    let folder = tempfile::tempdir().unwrap();
     let provider = Provider::File {
         watcher: Box::new(Watcher::new(folder.path().join("portico.toml"), None)),
         source: "portico.toml".into(),
         node: "n1".into(),
     };
     let socket = admin::Socket::claim(&folder.path().join("s")).unwrap();
-    let outcome = run(parts(&Fake::default()), provider, None, socket, Some(address)).await;
+    let api = Store::open(folder.path()).unwrap();
+    let outcome = run(
+        parts(&Fake::default()),
+        provider,
+        api,
+        None,
+        socket,
+        Some(address),
+    )
+    .await;
     assert!(
         matches!(&outcome, Err(Exit::Lacks { what, .. }) if what.contains(&format!("{address} for metrics is in use"))),
         "{outcome:?}"
     );
     serving.abort();
 }
+
+mod verbs;

@@ -45,6 +45,8 @@ pub struct View {
     pub source: String,
     /// How the source is.
     pub state: ProviderState,
+    /// What the operator's verbs had said when this was made.
+    pub revision: u64,
     /// What is in force.
     pub tables: Arc<Tables>,
     /// What became of it.
@@ -72,6 +74,7 @@ impl View {
             provider,
             source: source.into(),
             state: ProviderState::Waiting,
+            revision: 0,
             tables: Arc::default(),
             statuses: BTreeMap::new(),
             errors: BTreeMap::new(),

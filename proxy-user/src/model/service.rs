@@ -25,6 +25,18 @@ pub struct Service {
     pub remembered: bool,
 }
 
+impl Service {
+    /// The addresses of its frontends.
+    pub fn frontends(&self) -> impl Iterator<Item = FrontendAddr> {
+        let vips = self.vips.iter().map(Vip::frontend);
+        let ports = self.ports.iter().map(|port| FrontendAddr::Published {
+            port: port.published,
+            protocol: port.protocol,
+        });
+        vips.chain(ports)
+    }
+}
+
 /// A virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip {

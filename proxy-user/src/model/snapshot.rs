@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a provider read, unchecked: text and numbers as its source has them, plus what it could not even read.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 /// Name of the network that has the tasks' addresses for published ports; exists without being declared.
 pub const INGRESS: &str = "ingress";
@@ -26,9 +26,33 @@ pub struct Snapshot {
     pub services: Vec<Arc<ServiceParams>>,
     /// What is wrong with the source itself.
     pub problems: Vec<Problem>,
+    /// Services that another source added at the end.
+    pub added: Added,
     /// Something could not be read so badly that its name is unknown: what is missing may be just that, so
     /// nothing is removed because it is missing.
     pub partial: bool,
+}
+
+/// Services of one snapshot that come from another source than the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// The other source: the first word of errors in these services.
+    pub source: String,
+    /// Their names.
+    pub services: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// The snapshot with another source's services behind its own.
+    pub fn with(&self, source: &str, services: &[Arc<ServiceParams>]) -> Self {
+        let mut merged = self.clone();
+        merged.services.extend_from_slice(services);
+        merged.added = Added {
+            source: source.into(),
+            services: services.iter().map(|service| service.name.clone()).collect(),
+        };
+        merged
+    }
 }
 
 /// A field that could not be read.

@@ -107,7 +107,7 @@ pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<
     // All of the old before any of the new: an address may go from one service to another.
     for name in names {
         if let Some(old) = tables.services.remove(name) {
-            for address in addresses(&old) {
+            for address in old.frontends() {
                 tables.frontends.remove(&address);
             }
         }
@@ -118,16 +118,6 @@ pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<
             tables.services.insert(name.clone(), new.clone());
         }
     }
-}
-
-/// The addresses of a service's frontends.
-fn addresses(service: &Service) -> impl Iterator<Item = FrontendAddr> {
-    let vips = service.vips.iter().map(super::service::Vip::frontend);
-    let ports = service.ports.iter().map(|port| FrontendAddr::Published {
-        port: port.published,
-        protocol: port.protocol,
-    });
-    vips.chain(ports)
 }
 
 fn facts_of<'a>(task: &Task, facts: &'a BTreeMap<PathBuf, Facts>) -> Option<&'a Facts> {

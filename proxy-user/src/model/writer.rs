@@ -28,7 +28,7 @@ use resolve::Resolver;
 use super::{
     Cookie, Facts, NetworkId, Service, ServiceName, Snapshot, Tables, Task, TaskName, limits,
     refusal::{Kind, Refusal},
-    snapshot::{HOST, Problem},
+    snapshot::{Added, HOST, Problem},
     tables::{self, Inputs},
 };
 
@@ -275,6 +275,7 @@ pub struct Namespace {
 /// Collects refusals of one snapshot.
 struct Report {
     source: String,
+    added: Added,
     refusals: Vec<Refusal>,
 }
 
@@ -282,13 +283,16 @@ impl Report {
     fn new(snapshot: &Snapshot) -> Self {
         Self {
             source: snapshot.source.clone(),
+            added: snapshot.added.clone(),
             refusals: Vec::new(),
         }
     }
 
     fn add(&mut self, kind: Kind, name: &str, problem: &Problem, kept: bool) {
+        let added = kind == Kind::Service && self.added.services.contains(name);
+        let source = if added { &self.added.source } else { &self.source };
         self.refusals.push(Refusal {
-            source: self.source.clone(),
+            source: source.clone(),
             kind,
             name: name.into(),
             field: problem.field.clone(),

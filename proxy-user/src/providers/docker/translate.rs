@@ -393,6 +393,7 @@ impl Builder {
             task.networks.sort();
         }
         Snapshot {
+            added: Default::default(),
             source: "docker".into(),
             node: self.node,
             nodes: self

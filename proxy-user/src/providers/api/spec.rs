@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A service as the operator describes it. The field names are a contract: they are the JSON of the agent's API
+//! and of its state file.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::snapshot::{BackendParams, HOST, PortParams, Problem, ServiceParams};
+
+/// A service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// `[NETWORK=]ADDRESS[:PORT[/PROTOCOL]]`; without a network it is the node's own (`host`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vips: Vec<String>,
+    /// `PUBLISHED[:TARGET][/PROTOCOL]`, served by tasks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// Tasks of the other provider that serve it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
+    /// `ADDRESS:PORT` -> how it serves.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub backends: BTreeMap<String, BackendSpec>,
+}
+
+/// A backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendSpec {
+    /// Gets no new flow, keeps the old ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+}
+
+impl ServiceSpec {
+    /// As the Writer wants it; what cannot even be read is a problem of it.
+    pub fn params(&self, name: &str) -> Arc<ServiceParams> {
+        let mut params = ServiceParams {
+            name: name.into(),
+            tasks: self.tasks.clone(),
+            ..ServiceParams::default()
+        };
+        for vip in &self.vips {
+            let (network, address) = vip.split_once('=').unwrap_or((HOST, vip));
+            params.vips.push((network.into(), address.into()));
+        }
+        for (i, text) in self.ports.iter().enumerate() {
+            match port(text) {
+                Ok(port) => params.ports.push(port),
+                Err(why) => params.problems.push(Problem::new(format!("ports[{i}]"), why)),
+            }
+        }
+        for (text, spec) in &self.backends {
+            match text.parse::<SocketAddr>() {
+                Ok(address) => params.backends.push(BackendParams {
+                    address: address.ip().to_string(),
+                    port: address.port().into(),
+                    draining: spec.draining,
+                }),
+                Err(_) => params.problems.push(Problem::new(
+                    format!("backends[{text}]"),
+                    format!("'{text}' is not ADDRESS:PORT"),
+                )),
+            }
+        }
+        Arc::new(params)
+    }
+}
+
+/// Reads `PUBLISHED[:TARGET][/PROTOCOL]`.
+fn port(text: &str) -> Result<PortParams, String> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (published, target) = numbers.split_once(':').unwrap_or((numbers, numbers));
+    let number = |text: &str| {
+        text.parse()
+            .map_err(|_| format!("'{text}' is not a port; the form is PUBLISHED[:TARGET][/PROTOCOL]"))
+    };
+    Ok(PortParams {
+        published: number(published)?,
+        target: number(target)?,
+        protocol: protocol.into(),
+        guessed: false,
+    })
+}
