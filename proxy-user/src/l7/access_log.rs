@@ -19,6 +19,7 @@ use hyper::{Request, StatusCode, Version};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::body::Side;
 use super::limits;
 use super::refusal::Refusal;
 use super::worker::Worker;
@@ -61,6 +62,8 @@ pub struct Record {
     pub backend: Option<(String, String)>,
     /// Why the proxy answered itself.
     pub refusal: Option<Refusal>,
+    /// Who ended it before its end.
+    pub cut_by: Option<Side>,
     status: u16,
     head_ms: Option<u128>,
     /// Bytes of the response body.
@@ -101,6 +104,7 @@ impl Record {
                 .collect(),
             backend: None,
             refusal: None,
+            cut_by: None,
             status: 0,
             head_ms: None,
             bytes: 0,
@@ -122,6 +126,7 @@ impl Record {
     fn is_error(&self) -> bool {
         self.status >= 500
             || self.status == 0
+            || self.cut_by.is_some()
             || self.refusal.is_some_and(|refusal| {
                 !matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             })

@@ -116,6 +116,8 @@ pub struct ClientBody {
     pub sleep: Option<Pin<Box<Sleep>>>,
     /// Counts what arrives.
     pub count: Option<BytesIn>,
+    /// What it comes on.
+    pub conn: Arc<ConnState>,
 }
 
 impl Body for ToUpstream {
@@ -176,6 +178,9 @@ impl ClientBody {
                 }
             }
             Poll::Pending => {
+                if self.conn.sends_no_more(cx.waker()) {
+                    return fail(&self.progress, Refusal::BodyInvalid);
+                }
                 self.progress.awaits_client.set(true);
                 let sleep = self
                     .sleep
@@ -218,12 +223,37 @@ pub struct RequestEnd {
     pub log: Option<Box<Record>>,
     /// What is counted of the backend that has it.
     pub backend: Option<InProgress>,
+    /// Who is to blame if it ends now.
+    pub cut_by: Option<Side>,
+}
+
+/// A side of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client went away.
+    Client,
+    /// The service broke off.
+    Service,
+}
+
+impl Side {
+    /// As the log has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Service => "service",
+        }
+    }
 }
 
 impl Drop for RequestEnd {
     fn drop(&mut self) {
+        if self.cut_by == Some(Side::Client) {
+            self.conn.client_left();
+        }
         self.conn.request_ended();
-        if let Some(log) = self.log.take() {
+        if let Some(mut log) = self.log.take() {
+            log.cut_by = self.cut_by;
             log.write();
         }
     }
@@ -323,6 +353,9 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         self.goes_on();
+        if self.is_end_stream() || matches!(self.kind, Kind::Full(_)) {
+            self.end.cut_by = None;
+        }
     }
 }
 
@@ -342,6 +375,11 @@ impl Body for Outgoing {
             Kind::Upstream(body) => ready!(Pin::new(body).poll_frame(cx)),
             Kind::Encoded(body) => ready!(body.poll(cx)),
         };
+        if let Some(Err(error)) = &frame
+            && !matches!(error, BodyError::Client(_))
+        {
+            this.end.cut_by = Some(Side::Service);
+        }
         if let Some(Ok(frame)) = &frame {
             this.end.count(frame.data_ref().map_or(0, Bytes::len));
             // HTTP/1.1 shows it by a write that finds no room.

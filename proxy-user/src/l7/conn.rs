@@ -9,12 +9,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::listen::Entry;
+use super::metrics::Counters;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::request::Client;
@@ -22,11 +27,13 @@ use super::settings::Timeouts;
 use super::tls::Handshake;
 use super::worker::Worker;
 
+mod early;
 mod h1;
 mod h2;
 mod meter;
 mod watched;
 
+use early::Early;
 use watched::Transport;
 
 const FRESH: u8 = 0;
@@ -53,6 +60,18 @@ pub struct ConnState {
     owed_ms: AtomicU64,
     /// Why it is ended, as an index of [`Refusal::ALL`], plus one.
     ended_for: AtomicUsize,
+    /// Everything that hyper had to write has been written.
+    is_flushed: AtomicBool,
+    /// The client sends no more, and hyper has not been told.
+    end_is_hidden: AtomicBool,
+    /// Bytes pass as they are.
+    is_tunnel: AtomicBool,
+    /// Whoever waits for more of a request's body.
+    body_waits: AtomicWaker,
+    /// Answers of class 1xx on their way.
+    early: Early,
+    knows_early: AtomicBool,
+    counters: Arc<Counters>,
 }
 
 enum Expired {
@@ -62,7 +81,7 @@ enum Expired {
 }
 
 impl ConnState {
-    fn new(is_h2: bool) -> Self {
+    fn new(is_h2: bool, counters: Arc<Counters>) -> Self {
         ConnState {
             born: Instant::now(),
             phase: AtomicU8::new(FRESH),
@@ -75,6 +94,13 @@ impl ConnState {
             owed: AtomicU32::new(0),
             owed_ms: AtomicU64::new(0),
             ended_for: AtomicUsize::new(0),
+            is_flushed: AtomicBool::new(true),
+            end_is_hidden: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
+            body_waits: AtomicWaker::new(),
+            early: Early::default(),
+            knows_early: AtomicBool::new(false),
+            counters,
         }
     }
 
@@ -101,6 +127,65 @@ impl ConnState {
         if left == 0 {
             self.enter(IDLE);
         }
+    }
+
+    /// The client went away before its request was answered to its end.
+    pub fn client_left(&self) {
+        if self.ended_for().is_none() {
+            self.counters.refused(Refusal::ClientLeft);
+        }
+    }
+
+    /// The connection is no longer HTTP's.
+    pub fn becomes_tunnel(&self) {
+        self.is_tunnel.store(true, Relaxed);
+    }
+
+    /// Whether the request came in a protocol that knows answers before the answer; HTTP/1.0 does not (RFC 9110 §15.2).
+    pub fn knows_early(&self, it_does: bool) {
+        self.knows_early.store(it_does, Relaxed);
+    }
+
+    /// An answer of class 1xx for the client, if its protocol knows any. Only between [`ConnState::request_began`] and
+    /// [`ConnState::answer_begins`].
+    pub fn early_answer(&self, status: StatusCode, headers: &HeaderMap) {
+        if self.knows_early.load(Relaxed) {
+            self.early.push(status, headers);
+        }
+    }
+
+    /// The answer itself is there. What could not be written before it is dropped: behind it, it would belong to the
+    /// next request.
+    pub fn answer_begins(&self) {
+        if !self.is_flushed.load(Relaxed) {
+            self.early.clear();
+        }
+    }
+
+    /// Whether the client sends no more. `waker` is told when it does not.
+    pub fn sends_no_more(&self, waker: &Waker) -> bool {
+        self.body_waits.register(waker);
+        self.end_is_hidden.load(Relaxed)
+    }
+
+    /// Whether hyper must not know that the client sends no more: it would take that for the end of everything, but a
+    /// client may half-close and still wait for its answer (RFC 9112 §9.6). A reset is another matter.
+    fn hides_end(&self) -> bool {
+        let is_waited_for = self.phase.load(Relaxed) == BUSY || !self.is_flushed.load(Relaxed);
+        let hides = is_waited_for && !self.is_h2() && !self.is_tunnel.load(Relaxed);
+        if hides {
+            self.end_is_hidden.store(true, Relaxed);
+            self.body_waits.wake();
+        }
+        hides
+    }
+
+    /// Whether the end that was hidden can be told now; nobody else would.
+    fn end_is_due(&self) -> bool {
+        self.end_is_hidden.load(Relaxed)
+            && self.phase.load(Relaxed) != BUSY
+            && self.is_flushed.load(Relaxed)
+            && self.end_is_hidden.swap(false, Relaxed)
     }
 
     /// An answer has given something and waits until the client can take more.
@@ -208,7 +293,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peers: Peers, entry: E
 async fn speak<T: Transport>(worker: Rc<Worker>, stream: T, peers: Peers, handshake: Option<Handshake>) {
     let is_h2 = handshake.is_some_and(|handshake| handshake.is_h2);
     let knows_before = handshake.is_none() && worker.shared.settings.tls.h2;
-    let state = Arc::new(ConnState::new(is_h2));
+    let state = Arc::new(ConnState::new(is_h2, worker.counters.clone()));
     let client = Rc::new(Client::new(worker.clone(), peers, handshake, state.clone()));
     let stream = watched::Watched::new(
         stream,

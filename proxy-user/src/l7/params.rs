@@ -13,7 +13,7 @@ mod service;
 pub use reader::read_service;
 
 /// A decoded query, in the order of the URL.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Params(pub Vec<(String, String)>);
 
 /// A parameter whose value cannot be used.

@@ -115,6 +115,8 @@ refusals! {
     FrameInvalid = "h2_frame_invalid", BAD_REQUEST, "";
     /// accept(2) failed; nothing is answered.
     AcceptFailed = "accept_failed", SERVICE_UNAVAILABLE, "";
+    /// The client reset its connection or its stream before it was answered to the end; nobody is left to answer.
+    ClientLeft = "client_left", SERVICE_UNAVAILABLE, "";
     /// The client stopped reading its answer; the connection is cut.
     ClientStalled = "client_stalled", REQUEST_TIMEOUT, "";
 }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::access_log::Record;
 use super::auth::Denied;
-use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, ToUpstream};
+use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, Side, ToUpstream};
 use super::compile::Policy;
 use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
@@ -51,7 +51,8 @@ pub struct Client {
     forwarded_for: HeaderValue,
     /// What was agreed on, if it came over TLS.
     tls: Option<Handshake>,
-    state: Arc<ConnState>,
+    /// The phases of the connection.
+    pub state: Arc<ConnState>,
 }
 
 impl Client {
@@ -98,12 +99,14 @@ impl Client {
     }
 }
 
-/// Answers one request.
+/// Answers one request. Of HTTP/1.1, whoever has the connection says that it began.
 pub async fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<Outgoing>, Infallible> {
-    client.state.request_began();
+    if client.state.is_h2() {
+        client.state.request_began();
+    }
     let worker = &client.worker;
     let log = (worker.shared.settings.access_log.as_ref()).map(|log| {
         Box::new(Record::new(
@@ -118,6 +121,7 @@ pub async fn handle(
         conn: client.state.clone(),
         log,
         backend: None,
+        cut_by: Some(Side::Client),
     };
     let is_old = request.version() == Version::HTTP_10;
     let response = match forward(&client, request, &mut end).await {
@@ -144,6 +148,7 @@ pub async fn handle(
         }
         Err(refusal) => refuse(&client, refusal, end),
     };
+    client.state.answer_begins();
     client.worker.counters.responded(response.status());
     response.body().responded(response.status());
     Ok(response)
@@ -210,6 +215,7 @@ async fn forward(
     }
     let upgrade = take_upgrade(&mut request);
     let wish = rule.policy.compression.as_ref().and_then(|c| c.wish(&request));
+    client.state.knows_early(request.version() == Version::HTTP_11);
     let (parts, body) = request.into_parts();
     let head = upstream_head(parts, &rule.policy, &rule.upstream, &host, client)?;
     let count = end.backend.as_ref().map(InProgress::bytes_in);
@@ -471,6 +477,7 @@ async fn send(
             timeout: worker.shared.settings.timeouts.client,
             sleep: None,
             count,
+            conn: client.state.clone(),
         });
     }
     let call = Call {
@@ -484,7 +491,7 @@ async fn send(
         peers: client.peers,
         keep_alive: rule.policy.keep_alive,
         timeout: rule.policy.timeout_server,
-        early: &|_, _| {},
+        early: &|status, headers| client.state.early_answer(status, headers),
     };
     upstream::send::send(&worker.group(&rule.upstream), call).await
 }
@@ -515,7 +522,7 @@ fn respond(
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     clean_response(&mut parts.headers, &rule.policy, client);
     if let (Some(token), Some(sticky)) = (session, &rule.upstream.target.sticky) {
-        sticky.set(&mut parts.headers, token, false);
+        sticky.set(&mut parts.headers, token, client.tls.is_some());
     }
     parts.version = Version::HTTP_11;
     match (rest, upgrade) {
@@ -539,8 +546,10 @@ fn respond(
             worker.counters.upgrades.up();
             let open = worker.open();
             let idle = rule.policy.timeout_tunnel;
+            let state = client.state.clone();
             tokio::task::spawn_local(async move {
                 let _held = (open, held);
+                state.becomes_tunnel();
                 tunnel::run(upgrade.client, stream, read, idle).await;
             });
             Ok(Answer::Own(parts))

@@ -218,16 +218,18 @@ impl Table {
             self.clock.saw(changed);
             let (spec, problems) = read_service(&params, &self.settings.defaults);
             let known = self.services.get(&spec.service_name);
-            let newest = known.map_or(0, |service| {
-                let said = service.layers.get(&source).map_or(0, |entry| entry.changed);
+            let is_news = known.is_none_or(|service| {
                 // A removed call is gone; other sources are only hidden.
-                if source == Source::Call {
-                    said.max(service.removed)
-                } else {
-                    said
-                }
+                let removed = match source {
+                    Source::Call => service.removed,
+                    _ => 0,
+                };
+                let said = service.layers.get(&source);
+                let said = said.map_or((0, None), |entry| (entry.changed, Some(&*entry.params)));
+                // Said in the same millisecond elsewhere: all replicas must choose the same word, no matter which.
+                changed > removed && (changed, Some(&*params)) > said
             });
-            if changed <= newest {
+            if !is_news {
                 continue;
             }
             if let (Some(store), Some((name, pem))) = (&self.certificates, certificate(&spec))

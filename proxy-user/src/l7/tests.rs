@@ -25,6 +25,7 @@ mod conformance;
 mod forwarding;
 mod fuzz;
 mod labels;
+mod leaving;
 mod lifecycle;
 mod listener;
 mod policies;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Record;
 use super::date::Date;
+use crate::l7::body::Side;
 use crate::l7::refusal::Refusal;
 use crate::l7::stats::rows::FRONTEND;
 
@@ -198,8 +199,13 @@ fn value(record: &Record, name: &str) -> String {
 /// HAProxy's four letters: who ended it, in which phase, and what happened to a cookie.
 fn termination(record: &Record) -> &'static str {
     match record.refusal {
-        None if record.status == 0 => "CR--",
-        None => "----",
+        None => match (record.cut_by, record.status, &record.backend) {
+            (None, ..) => "----",
+            (Some(_), 0, None) => "CR--",
+            (Some(_), 0, Some(_)) => "CH--",
+            (Some(Side::Client), ..) => "CD--",
+            (Some(Side::Service), ..) => "SD--",
+        },
         Some(Refusal::UpstreamTimeout) => "sH--",
         Some(Refusal::UpstreamInvalid) => "SH--",
         Some(Refusal::UpstreamConnectTimeout) => "sC--",
@@ -260,6 +266,7 @@ fn json(record: &Record, out: &mut Vec<u8>) {
         "backend": backend,
         "server": server,
         "refusal": record.refusal.map_or("", Refusal::name),
+        "cut_by": record.cut_by.map_or("", Side::name),
         "head_ms": record.head_ms.map(|ms| ms as u64),
         "total_ms": record.began.elapsed().as_millis() as u64,
         "user_agent": record.user_agent,

@@ -35,9 +35,12 @@ pub async fn serve<T: Transport>(
     state: &ConnState,
 ) -> Option<Watched<T>> {
     let timeouts = worker.shared.settings.timeouts;
-    let service = service_fn(move |request| request::handle(client.clone(), request));
+    let service = service_fn(move |request| {
+        // At once and not when the future is polled: hyper reads on before that, and may find the end.
+        client.state.request_began();
+        request::handle(client.clone(), request)
+    });
     let conn = http1::Builder::new()
-        .half_close(true)
         .max_buf_size(limits::HEAD_BYTES_MAX)
         .max_header_size(limits::HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
@@ -56,6 +59,11 @@ pub async fn serve<T: Transport>(
         }
         if state.is_h2() {
             return Poll::Ready(End::IsH2);
+        }
+        if state.end_is_due()
+            && let Poll::Ready(result) = conn.as_mut().poll(cx)
+        {
+            return Poll::Ready(End::Over(result));
         }
         if !draining && drain.as_mut().poll(cx).is_ready() {
             draining = true;
@@ -88,6 +96,7 @@ pub async fn serve<T: Transport>(
             }
         }
         End::Expired(expired) => {
+            state.end_for(Refusal::ClientStalled);
             count_expired(worker, &expired);
             match (expired, stream()) {
                 (Expired::Head, Some(mut stream)) => {

@@ -92,7 +92,10 @@ pub async fn serve<T: Transport>(worker: &Worker, stream: Watched<T>, client: Rc
                 worker.counters.refused(refusal);
             }
         }
-        Err(expired) => count_expired(worker, &expired),
+        Err(expired) => {
+            state.end_for(Refusal::ClientStalled);
+            count_expired(worker, &expired);
+        }
     }
 }
 

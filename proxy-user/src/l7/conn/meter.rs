@@ -117,6 +117,8 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
@@ -130,7 +132,7 @@ mod tests {
     fn frames_without_a_request_run_out_of_credit_however_they_are_cut() {
         const PING: u8 = 6;
         for cut in [1, 7, 9, 4096] {
-            let (state, mut meter) = (ConnState::new(true), Meter::default());
+            let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
             meter.read(PREFACE, &state).unwrap();
             let pings = frame(PING, 0, 8).repeat(limits::H2_FRAMES_FREE as usize);
             for part in pings.chunks(cut) {
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn requests_and_what_we_write_pay_for_frames() {
-        let (state, mut meter) = (ConnState::new(true), Meter::default());
+        let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
         meter.read(PREFACE, &state).unwrap();
         for _ in 0..10 * limits::H2_FRAMES_FREE {
             meter.read(&frame(8, 0, 4), &state).unwrap();
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn resets_have_a_rate() {
-        let (state, mut meter) = (ConnState::new(true), Meter::default());
+        let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
         meter.read(PREFACE, &state).unwrap();
         let pair = [
             frame(HEADERS, END_HEADERS | END_STREAM, 3),
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_head_that_does_not_end_is_seen() {
-        let (state, mut meter) = (ConnState::new(true), Meter::default());
+        let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
         meter.read(PREFACE, &state).unwrap();
         meter.read(&frame(HEADERS, 0, 3), &state).unwrap();
         assert!(state.head_ms.load(super::super::Relaxed) > 0);

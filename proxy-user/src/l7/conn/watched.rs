@@ -9,12 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::ConnState;
 use super::meter::Meter;
+use super::{ConnState, Relaxed};
 use crate::l7::metrics::Counters;
 
 /// What every connection of HTTP/2 begins with.
@@ -107,7 +108,7 @@ impl<T: Transport> Watched<T> {
             }
             if self.before.len() >= PREFACE.len() {
                 self.sniffs = false;
-                self.state.is_h2.store(true, super::Relaxed);
+                self.state.is_h2.store(true, Relaxed);
                 // Whoever drives the connection looks, and takes it to HTTP/2.
                 return Poll::Pending;
             }
@@ -130,6 +131,8 @@ impl<T: Transport> AsyncRead for Watched<T> {
         if !new.is_empty() {
             this.state.bytes_arrived();
             this.counters.bytes_in.add(new.len() as u64);
+        } else if this.state.hides_end() {
+            return Poll::Pending;
         }
         if let Some(meter) = &mut this.meter
             && let Err(refusal) = meter.read(new, &this.state)
@@ -144,6 +147,7 @@ impl<T: Transport> AsyncRead for Watched<T> {
 impl<T: Transport> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.write_early(cx))?;
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(&result);
         result
@@ -155,6 +159,7 @@ impl<T: Transport> AsyncWrite for Watched<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.write_early(cx))?;
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.wrote(&result);
         result
@@ -165,7 +170,13 @@ impl<T: Transport> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        // hyper flushes when it has written everything.
+        this.state.is_flushed.store(true, Relaxed);
+        ready!(this.write_early(cx))?;
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.state.is_flushed.store(flushed.is_ready(), Relaxed);
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -173,8 +184,37 @@ impl<T: Transport> AsyncWrite for Watched<T> {
     }
 }
 
+impl<T: Transport> Watched<T> {
+    /// Writes what comes before the answer, if nothing of hyper's is half written.
+    fn write_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.state.early.waits() || !self.state.is_flushed.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut bytes = self.state.early.take();
+        while !bytes.is_empty() {
+            let result = Pin::new(&mut self.stream).poll_write(cx, &bytes);
+            self.note(&result);
+            match result {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => bytes.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.state.early.put_back(bytes);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T> Watched<T> {
     fn wrote(&mut self, result: &Poll<io::Result<usize>>) {
+        self.state.is_flushed.store(false, Relaxed);
+        self.note(result);
+    }
+
+    fn note(&mut self, result: &Poll<io::Result<usize>>) {
         self.state.write_went(result.is_ready());
         if let Poll::Ready(Ok(bytes)) = result {
             self.counters.bytes_out.add(*bytes as u64);

@@ -82,6 +82,38 @@ fn between_replicas_the_later_word_counts() {
 }
 
 #[test]
+fn words_of_the_same_millisecond_come_to_the_same_everywhere() {
+    let said = |port: u16| {
+        let query = format!("serviceName=a&servicePath=/&port={port}");
+        let service = KeptService {
+            source: Source::Call,
+            changed: 5,
+            params: Arc::new(Params::parse(&query)),
+        };
+        Kept {
+            services: vec![service],
+            removed: Vec::new(),
+        }
+    };
+    let (mut one, mut two) = (table(), table());
+    for (table, first, second) in [(&mut one, 1, 2), (&mut two, 2, 1)] {
+        table.merge(said(first));
+        table.merge(said(second));
+    }
+    assert_eq!((port(&one), port(&two)), (2, 2));
+    // A removal at that time wins in any order.
+    let removal = || Kept {
+        services: Vec::new(),
+        removed: vec![("a".into(), 5)],
+    };
+    one.merge(removal());
+    one.merge(said(3));
+    two.merge(said(3));
+    two.merge(removal());
+    assert_eq!((port(&one), port(&two)), (0, 0));
+}
+
+#[test]
 fn what_a_source_says_wrongly_is_shown_and_its_last_good_word_stays() {
     let mut table = table();
     say(&mut table, Source::Labels, 2);

@@ -35,9 +35,14 @@ fn a_replica_that_starts_elsewhere_has_the_routes_from_the_first_request_on() {
 fn of_two_versions_the_later_counts_also_against_what_was_kept_here() {
     let first = Site::start();
     let mut second = sibling_of(&first, |_| {});
-    for (site, port) in [(&second, 1), (&first, 2)] {
+    // The higher port first, and then the other: a tie of the clocks is decided by the words, not by the order.
+    for (site, port) in [(&second, 3), (&first, 2)] {
         let query = format!("serviceName=a&servicePath=/a&port={port}");
         assert_eq!(site.reconfigure(&query).status, 200);
+        let said = std::time::SystemTime::now();
+        eventually("the clock goes on", || {
+            said.elapsed().is_ok_and(|time| time.as_millis() > 0)
+        });
     }
     assert_eq!(
         second

@@ -114,7 +114,8 @@ pub fn is_of_head(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+/// Writes a field.
+pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.put_slice(name);
     out.put_slice(b": ");
