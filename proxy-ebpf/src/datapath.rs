@@ -6,7 +6,7 @@
 //! | attachment | function | answer |
 //! | --- | --- | --- |
 //! | cgroup connect, sendmsg, recvmsg, getpeername | [`sock`] | [`sock::Verdict`] |
-//! | uplink, ingress | [`published::from_client`] | [`Action`] |
+//! | uplink, ingress (tc, and XDP for what goes to other nodes) | [`published::from_client`] | [`Action`] |
 //! | task's veth, ingress | [`published::from_task`] | [`Action`] |
 //! | tunnel, ingress | [`published::from_tunnel`] | [`Action`] |
 //!
@@ -14,6 +14,8 @@
 //! object; tests use one made of hash tables.
 
 pub mod action;
+pub mod checksum;
+pub mod encap;
 pub mod flows;
 pub mod hash;
 pub mod maps;

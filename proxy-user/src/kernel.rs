@@ -17,5 +17,6 @@ pub mod netns;
 pub mod object;
 pub mod parts;
 pub mod pins;
+pub mod xdp;
 
 pub use parts::{KernelParts, Options, start};

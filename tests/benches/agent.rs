@@ -74,6 +74,7 @@ impl Machine {
                 bpffs: bpffs.join("portico"),
                 cgroup: cgroup2_mount().expect("cgroup v2 is mounted"),
                 uplinks: vec!["veth0".into()],
+                xdp: kernel::xdp::Choice::Off,
                 node_address: Some(NODE),
                 state: folder.path().join("state"),
                 flows: proxy_ebpf::abi::limits::FLOWS_DEFAULT,

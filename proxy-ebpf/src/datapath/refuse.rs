@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers to packets that nobody serves: a TCP RST or an ICMP port unreachable, built from the packet itself.
 
-use super::packet::{Bytes, ETH_LEN, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use super::{
+    checksum::fold,
+    packet::{Bytes, ETH_LEN, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+};
 use crate::abi::{PROTO_TCP, PROTO_UDP};
 
 /// Ethernet, IPv4 and TCP header without options.
@@ -110,12 +113,4 @@ fn ipv4(out: &mut [u8], ip: &[u8; 20], total: u16, protocol: u8) {
     let check = fold(sum).to_be_bytes();
     out[24] = check[0];
     out[25] = check[1];
-}
-
-/// Internet checksum of a sum of 16-bit words (RFC 1071); the sum of under 100 words needs two folds.
-#[inline(always)]
-fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
 }

@@ -35,6 +35,9 @@ pub struct Args {
     /// Interface that clients come in through; repeat or separate by commas [default: those with a default route]
     #[arg(long, value_name = "IF", env = "PORTICO_UPLINK", value_delimiter = ',')]
     uplink: Vec<String>,
+    /// XDP in front of tc on the uplinks
+    #[arg(long, value_name = "MODE", env = "PORTICO_XDP", value_enum, default_value_t)]
+    xdp: kernel::xdp::Choice,
     /// Directory of the pinned maps and links, on a BPF file system
     #[arg(
         long,
@@ -105,6 +108,7 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
         bpffs: args.bpffs,
         cgroup,
         uplinks: args.uplink.into_iter().filter(|name| !name.is_empty()).collect(),
+        xdp: args.xdp,
         node_address: node_address.map(|address| address.0),
         state: args.state,
         flows: args.flows,

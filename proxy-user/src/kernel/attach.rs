@@ -6,13 +6,18 @@
 //! moment at least one of the two is attached, and two at once do no harm (the second sees addresses that the
 //! first has translated already).
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use aya::{
     pin::PinError,
     programs::{
         CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, ProgramInfo, SchedClassifier,
-        TcAttachType, links::FdLink, tc::TcAttachOptions,
+        TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions,
     },
 };
 
@@ -89,6 +94,58 @@ pub fn ingress(
         Attached::Filter { .. } => pin(links, name, |path| program.pin(path))?,
     }
     Ok(true)
+}
+
+/// How long an interface may take to be free of our own old link.
+const LET_GO_TIME_MAX: Duration = Duration::from_secs(1);
+
+fn is_busy(error: &AttachError) -> bool {
+    let AttachError::Attach { source, .. } = error else {
+        return false;
+    };
+    matches!(source.downcast_ref(), Some(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// Attaches the XDP program to an interface; true when something changed. An interface has one at a time: what runs
+/// another program or in another mode is taken off first, and the tc program serves meanwhile.
+pub fn xdp(
+    links: &Path,
+    name: &str,
+    program: &mut Xdp,
+    ifindex: u32,
+    mode: XdpMode,
+) -> Result<bool, AttachError> {
+    let full = format!("{name}-{mode:?}").to_lowercase();
+    if runs(links, &full, program_id(program.info()), ifindex) {
+        return Ok(false);
+    }
+    let was_ours = detach_xdp(links, name).map_err(|source| AttachError::Pin {
+        name: name.into(),
+        source,
+    })?;
+    // The kernel lets a link go some time after its pin (bpf_link_put is deferred).
+    let deadline = Instant::now() + LET_GO_TIME_MAX;
+    let link = loop {
+        match super::xdp::attach_link(program, ifindex, mode) {
+            Err(e) if was_ours && is_busy(&e) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => break other?,
+        }
+    };
+    pin(links, &full, |path| link.pin(path).map(|_| ()))?;
+    Ok(true)
+}
+
+/// Removes an interface's XDP link, whatever its mode; true when there was one.
+pub fn detach_xdp(links: &Path, name: &str) -> io::Result<bool> {
+    let prefix = format!("{name}-");
+    let mut found = false;
+    for other in names(links)?.iter().filter(|other| other.starts_with(&prefix)) {
+        unpin(links, other)?;
+        found = true;
+    }
+    Ok(found)
 }
 
 /// What holds a tc program.

@@ -12,8 +12,9 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupSockAddr, Program, SchedClassifier, cgroup_sock_addr::CgroupSockAddrAttachType},
+    programs::{CgroupSockAddr, Program, SchedClassifier, Xdp, cgroup_sock_addr::CgroupSockAddrAttachType},
 };
+use aya_obj::programs::xdp::XdpAttachType;
 use proxy_ebpf::abi::Settings;
 
 use super::pins::Pins;
@@ -49,6 +50,9 @@ pub const SOCK_PROGRAMS: [(&str, CgroupSockAddrAttachType); 4] = [
 
 /// The tc programs.
 pub const TC_PROGRAMS: [&str; 3] = ["portico_uplink", "portico_task", "portico_tunnel"];
+
+/// The XDP program.
+pub const XDP_PROGRAM: &str = "portico_xdp";
 
 /// Why the object could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,12 @@ impl Object {
     pub fn tc(&self, name: &'static str) -> Result<SchedClassifier, ObjectError> {
         SchedClassifier::from_pin(self.dir.join(name)).map_err(|e| program_error(name, e))
     }
+
+    /// The XDP program, ready to attach.
+    pub fn xdp(&self) -> Result<Xdp, ObjectError> {
+        Xdp::from_pin(self.dir.join(XDP_PROGRAM), XdpAttachType::Interface)
+            .map_err(|e| program_error(XDP_PROGRAM, e))
+    }
 }
 
 /// Loads the object with the given pin directory for its maps; nothing is attached and no program is pinned.
@@ -136,6 +146,9 @@ pub fn load_unpinned(maps: Option<&Path>, settings: &Settings) -> Result<Ebpf, O
             .load()
             .map_err(|e| program_error(name, e))?;
     }
+    with::<Xdp>(&mut ebpf, XDP_PROGRAM)?
+        .load()
+        .map_err(|e| program_error(XDP_PROGRAM, e))?;
     Ok(ebpf)
 }
 
@@ -165,7 +178,8 @@ where
 }
 
 fn all_programs() -> impl Iterator<Item = &'static str> {
-    SOCK_PROGRAMS.iter().map(|(name, _)| *name).chain(TC_PROGRAMS)
+    let sock = SOCK_PROGRAMS.iter().map(|(name, _)| *name);
+    sock.chain(TC_PROGRAMS).chain([XDP_PROGRAM])
 }
 
 fn program_error(name: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> ObjectError {

@@ -22,6 +22,7 @@ use super::{
     netns::{self, NamespaceFacts, NetnsError},
     object::{Object, SOCK_PROGRAMS},
     pins::{Pins, is_bpffs},
+    xdp,
 };
 use crate::{cli::Exit, reconcile::datapath::Datapath};
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// Interfaces that clients come in through; empty = those of the default routes.
     pub uplinks: Vec<String>,
+    /// Whether XDP runs on them.
+    pub xdp: xdp::Choice,
     /// This node's address as the other nodes know it; `None` = no tunnel.
     pub node_address: Option<Ipv4Addr>,
     /// The agent's state directory.
@@ -101,12 +104,15 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
             how: "Linux 6.1 or later with BPF, cgroup BPF and BTF".into(),
         },
     })?;
-    let changed = attach_all(&pins, &object, &cgroup, &uplinks, tunnel_ifindex)?;
+    let mut changed = attach_all(&pins, &object, &cgroup, &uplinks, tunnel_ifindex)?;
+    let xdp = attach_xdp(&pins, &object, options.xdp, &uplinks, &mut changed)?;
     pins.forget_other_programs(&object.hash)
         .map_err(|e| Exit::Failed(format!("pins: {e}")))?;
 
     let info = json!({
-        "uplinks": uplinks.iter().map(|u| json!({"name": u.name, "ifindex": u.ifindex, "mtu": u.mtu})).collect::<Vec<_>>(),
+        "uplinks": uplinks.iter().zip(&xdp).map(|(u, xdp)| {
+            json!({"name": u.name, "ifindex": u.ifindex, "mtu": u.mtu, "xdp": xdp.text()})
+        }).collect::<Vec<_>>(),
         "tunnel": (tunnel_ifindex != 0).then(|| json!({
             "device": netlink::TUNNEL_DEVICE,
             "ifindex": tunnel_ifindex,
@@ -194,6 +200,42 @@ fn attach_all(
         }
     }
     Ok(changed)
+}
+
+/// XDP on every uplink as wanted, and on nothing else.
+fn attach_xdp(
+    pins: &Pins,
+    object: &Object,
+    choice: xdp::Choice,
+    uplinks: &[netlink::Link],
+    changed: &mut u32,
+) -> Result<Vec<xdp::Outcome>, Exit> {
+    let links = pins.links();
+    let mut program = object.xdp().map_err(|e| Exit::Failed(chain(&e)))?;
+    let mut outcomes = Vec::new();
+    for uplink in uplinks {
+        let (outcome, new) = xdp::uplink(&links, choice, (&uplink.name, uplink.ifindex), &mut program)
+            .map_err(|e| Exit::Lacks {
+                what: chain(&e),
+                how:
+                    "an interface without another XDP program and with a driver that has XDP; or --xdp auto, \
+                      which does without"
+                        .into(),
+            })?;
+        *changed += u32::from(new);
+        outcomes.push(outcome);
+    }
+    let wanted: Vec<String> = uplinks
+        .iter()
+        .map(|u| format!("{}-", xdp::link_name(u.ifindex)))
+        .collect();
+    for name in attach::names(&links).map_err(|e| Exit::Failed(format!("pins: {e}")))? {
+        if name.starts_with("xdp-") && !wanted.iter().any(|w| name.starts_with(w)) {
+            attach::detach(&links, &name).map_err(|e| Exit::Failed(format!("pins: {e}")))?;
+            *changed += 1;
+        }
+    }
+    Ok(outcomes)
 }
 
 fn open_pins(bpffs: &Path) -> Result<Pins, Exit> {

@@ -15,3 +15,4 @@ mod support;
 mod task;
 mod tunnel;
 mod uplink;
+mod xdp;

@@ -3,10 +3,16 @@
 
 use std::{fs, path::PathBuf};
 
+use aya::programs::XdpMode;
 use proxy_ebpf::abi::{settings::Timeouts, *};
 use proxy_user::{
     cli::{Exit, doctor::cgroup2_mount},
-    kernel::{KernelParts, Options, attach, pins::Pins, start},
+    kernel::{
+        KernelParts, Options, attach,
+        pins::Pins,
+        start,
+        xdp::{Choice, attach_link},
+    },
     reconcile::datapath::Realized,
 };
 
@@ -25,6 +31,7 @@ pub fn machine() -> (tempfile::TempDir, Options) {
         bpffs: dir.path().join("portico"),
         cgroup: cgroup2_mount().expect("cgroup v2 is mounted"),
         uplinks: vec!["veth0".into()],
+        xdp: Choice::Off,
         node_address: Some(NODE),
         state: PathBuf::from("/nonexistent"),
         flows: 1,
@@ -186,5 +193,52 @@ fn what_the_machine_lacks_is_said_with_a_remedy() {
                 other => panic!("{case}: {other:?}"),
             }
         }
+    });
+}
+
+#[test]
+fn xdp_is_attached_as_wanted_and_adopted() {
+    if !privileged("xdp_is_attached_as_wanted_and_adopted") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let with = |xdp: Choice| {
+            let options = Options {
+                xdp,
+                ..options.clone()
+            };
+            let info = started(&options).info;
+            (info["uplinks"][0]["xdp"].clone(), info["links_changed"].clone())
+        };
+        assert_eq!(with(Choice::Native), ("native".into(), 7.into()));
+        assert_eq!(with(Choice::Native), ("native".into(), 0.into()));
+        assert_eq!(with(Choice::Generic), ("generic".into(), 1.into()));
+        assert_eq!(
+            with(Choice::Auto),
+            ("off: veth0 is no network card".into(), 1.into())
+        );
+        assert_eq!(with(Choice::Off), ("off: by --xdp off".into(), 0.into()));
+
+        // Somebody else's program is left alone, and said.
+        let mut other = World::new(Settings::SMALL);
+        let program = other.ebpf.program_mut("portico_xdp").unwrap().try_into().unwrap();
+        let veth0 = proxy_user::kernel::netlink::interface_index("veth0").unwrap();
+        let theirs = attach_link(program, veth0, XdpMode::Driver).unwrap();
+        let refused = start(&Options {
+            xdp: Choice::Native,
+            ..options.clone()
+        });
+        match refused {
+            Err(Exit::Lacks { what, how }) => {
+                assert!(what.contains("XDP of interface"), "{what}");
+                assert!(how.contains("--xdp auto"), "{how}");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("took the interface away from another program"),
+        }
+        drop(theirs);
+        assert_eq!(with(Choice::Native).0, "native");
+        unpin(&options);
     });
 }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, process::Command};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
@@ -123,6 +123,17 @@ impl World {
             frontend.table = 1;
             frontend.table_size = backends.len() as u32;
         });
+    }
+
+    /// Puts clients into a frontend's prefix list.
+    pub fn source(&mut self, frontend: u32, prefix: Ipv4Addr, len: u32, verdict: u8) {
+        let mut data = [0; 8];
+        data[..4].copy_from_slice(&frontend.to_be_bytes());
+        data[4..].copy_from_slice(&prefix.octets());
+        let mut sources: LpmTrie<_, [u8; 8], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("SOURCES").expect("map exists")).unwrap();
+        let key = lpm_trie::Key::new(32 + len, data);
+        sources.insert(&key, u32::from(verdict), 0).unwrap();
     }
 
     fn buckets(&mut self) -> Array<&mut MapData, Bucket> {

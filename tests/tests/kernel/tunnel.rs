@@ -153,11 +153,11 @@ fn a_reply_leaves_through_the_interface_that_the_client_came_in_by() {
     });
 }
 
-/// Reads the IPv4 frames that arrive at an interface.
-struct Sniffer(OwnedFd);
+/// Reads the IPv4 frames that arrive at an interface, and sends frames out of it.
+pub struct Sniffer(OwnedFd);
 
 impl Sniffer {
-    fn on(interface: &str) -> Sniffer {
+    pub fn on(interface: &str) -> Sniffer {
         let protocol = (libc::ETH_P_IP as u16).to_be();
         // SAFETY: plain system calls with valid arguments; results are checked.
         unsafe {
@@ -186,7 +186,13 @@ impl Sniffer {
         }
     }
 
-    fn next(&self) -> Vec<u8> {
+    pub fn send(&self, frame: &[u8]) {
+        // SAFETY: the frame is valid for its length.
+        let n = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        assert_eq!(n, frame.len() as isize, "{}", io::Error::last_os_error());
+    }
+
+    pub fn next(&self) -> Vec<u8> {
         let mut buffer = vec![0u8; 2048];
         // SAFETY: the buffer is valid for its length.
         let n = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };

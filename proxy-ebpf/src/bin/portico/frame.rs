@@ -13,6 +13,7 @@ use proxy_ebpf::{
     abi::PROTO_TCP,
     datapath::{
         Bytes, Packet,
+        encap::TUNNEL_TTL,
         packet::{ETH_LEN, Inner, Kind, find_mss},
         refuse::{ICMP_LEN, RST_LEN, port_unreachable, rst},
     },
@@ -22,8 +23,6 @@ use proxy_ebpf::{
 const MARK_MANGLED_0: u64 = 1 << 5;
 /// The tunnel key without its last member, the local address: the form that every kernel since 4.17 takes.
 const TUNNEL_KEY_LEN: u32 = core::mem::offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
-/// Hops of the outer header.
-const TUNNEL_TTL: u8 = 64;
 
 /// One end of a packet.
 #[derive(Clone, Copy)]

@@ -8,11 +8,14 @@
 mod frame;
 mod maps;
 mod sock;
+mod stages;
 mod tc;
+mod xdp;
+mod xdp_frame;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 
 /// cgroup/connect4: TCP and UDP sockets, IPv4. Minimum kernel: 4.17; netns cookie 5.7; refusal 5.18.
@@ -55,6 +58,12 @@ pub fn portico_task(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn portico_tunnel(ctx: TcContext) -> i32 {
     tc::tunnel(&ctx)
+}
+
+/// XDP of an uplink: clients of published ports whose task is on another node. Minimum kernel: 5.9 (bpf_link).
+#[xdp]
+pub fn portico_xdp(ctx: XdpContext) -> u32 {
+    xdp::uplink(&ctx)
 }
 
 #[panic_handler]

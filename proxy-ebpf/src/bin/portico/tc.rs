@@ -1,46 +1,26 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! tc programs: parse, ask the library, carry out its action.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT},
     helpers::{bpf_redirect, generated::bpf_redirect_neigh},
-    macros::map,
-    maps::PerCpuArray,
     programs::TcContext,
 };
 use proxy_ebpf::{
     abi::Counter,
     datapath::{
-        Maps, Packet,
-        action::{DESTINATION, DROP, Flat, NEIGHBOUR, PASS, REFUSE, SOURCE, TUNNEL, VETH},
+        Maps,
+        action::{DESTINATION, DROP, NEIGHBOUR, PASS, REFUSE, SOURCE, TUNNEL, VETH},
         packet::parse_into,
-        published::{
-            Env, Stage, Step, Unpacked, deliver, from_task, look_up, open, refuse, remember,
-            reply_from_tunnel, to_task, unpack,
-        },
+        published::Env,
     },
 };
 
 use crate::{
     frame::{End, Frame},
     maps::{Kernel, setting, ticks},
+    stages::{DELIVER, REPLY, Work, client, replied, reply, to_veth, tunnelled, work},
 };
-
-/// What the parts of a program hand to each other. In a map, because the stack is for all of them together.
-pub struct Work {
-    packet: Packet,
-    env: Env,
-    stage: Stage,
-    action: Flat,
-    task: u32,
-    node_be: u32,
-}
-
-/// A program runs to its end before another one does on the same CPU.
-#[map]
-static WORK: PerCpuArray<MaybeUninit<Work>> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn uplink(ctx: &TcContext) -> i32 {
@@ -89,27 +69,9 @@ pub fn tunnel(ctx: &TcContext) -> i32 {
 /// Parses.
 #[inline(always)]
 fn begin(ctx: &TcContext) -> Option<&'static mut Work> {
-    // SAFETY: this CPU's own, and nobody else uses it until the program ends. The map starts as zeros, which every
-    // field may be.
-    let work = unsafe { (*WORK.get_ptr_mut(0)?).assume_init_mut() };
+    let work = work()?;
     read(ctx, work).then_some(work)
 }
-
-#[inline(always)]
-fn client(work: &mut Work) {
-    match looked_up(work) {
-        OPEN if !opened(work) || !remembered(work) => {}
-        OPEN | DELIVER => delivered(work),
-        _ => {}
-    }
-}
-
-const ANSWERED: u32 = 0;
-const OPEN: u32 = 1;
-const DELIVER: u32 = 2;
-const REPLY: u32 = 3;
-
-// Each stage is a function of its own, so that no stack holds more than one.
 
 #[inline(never)]
 fn read(ctx: &TcContext, work: &mut Work) -> bool {
@@ -126,82 +88,6 @@ fn from_node(ctx: &TcContext, work: &mut Work) -> bool {
     work.task = task;
     work.node_be = node_be;
     true
-}
-
-#[inline(never)]
-fn looked_up(work: &mut Work) -> u32 {
-    match look_up(&Kernel, &work.env, &mut work.packet, &mut work.stage) {
-        Step::Answer(action) => {
-            work.action.set(&action);
-            ANSWERED
-        }
-        Step::Open => OPEN,
-        Step::Deliver => DELIVER,
-    }
-}
-
-#[inline(never)]
-fn opened(work: &mut Work) -> bool {
-    match open(&Kernel, &work.env, &work.packet, &mut work.stage) {
-        Some(reason) => {
-            work.action.set(&refuse(&work.packet, reason));
-            false
-        }
-        None => true,
-    }
-}
-
-#[inline(never)]
-fn remembered(work: &mut Work) -> bool {
-    match remember(&Kernel, &work.env, &work.packet, &mut work.stage) {
-        Some(reason) => {
-            work.action.set(&refuse(&work.packet, reason));
-            false
-        }
-        None => true,
-    }
-}
-
-#[inline(never)]
-fn delivered(work: &mut Work) {
-    let action = deliver(&Kernel, &work.env, &work.packet, &mut work.stage);
-    work.action.set(&action);
-}
-
-#[inline(never)]
-fn reply(work: &mut Work) -> bool {
-    match from_task(&Kernel, &work.env, &mut work.packet) {
-        Some(action) => {
-            work.action.set(&action);
-            true
-        }
-        None => false,
-    }
-}
-
-#[inline(never)]
-fn tunnelled(work: &mut Work) -> u32 {
-    let from = (work.task, work.node_be);
-    match unpack(&Kernel, &work.env, &mut work.packet, from, &mut work.stage) {
-        Unpacked::Answer(action) => {
-            work.action.set(&action);
-            ANSWERED
-        }
-        Unpacked::Reply => REPLY,
-        Unpacked::ForTask => DELIVER,
-    }
-}
-
-#[inline(never)]
-fn replied(work: &mut Work) {
-    let action = reply_from_tunnel(&Kernel, &work.env, &work.packet);
-    work.action.set(&action);
-}
-
-#[inline(never)]
-fn to_veth(work: &mut Work) {
-    let action = to_task(&Kernel, &work.env, &work.packet, &mut work.stage);
-    work.action.set(&action);
 }
 
 #[inline(never)]

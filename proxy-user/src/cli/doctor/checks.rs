@@ -10,7 +10,7 @@ use super::Check;
 use crate::{
     cli::Exit,
     engine::{Address, Client, VERSION_MIN},
-    kernel::clsact,
+    kernel::{clsact, netlink, xdp::is_card},
     providers::docker,
 };
 
@@ -33,6 +33,7 @@ pub(super) fn all(docker: &str, bpffs: &Path, socket: &Path) -> Vec<Check> {
         bpffs_mount(bpffs),
         btf(),
         tcx(),
+        xdp(),
         mesh(),
         engine(docker),
         agent(socket),
@@ -206,6 +207,35 @@ fn tcx() -> Check {
         required: false,
         found: found.into(),
         follows: follows.into(),
+    }
+}
+
+/// Where XDP can run in front of tc. Whether the driver takes the program shows when the agent attaches it.
+fn xdp() -> Check {
+    let uplinks = netlink::default_route_interfaces().unwrap_or_default();
+    let cards: Vec<&str> = uplinks
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_card(name))
+        .collect();
+    let (found, follows) = if cards.is_empty() {
+        let none = match uplinks.is_empty() {
+            true => "no default route".into(),
+            false => format!("no network card behind {}", uplinks.join(", ")),
+        };
+        (none, "tc does all the work; --xdp native tries it anyway".into())
+    } else {
+        (
+            cards.join(", "),
+            "XDP runs in the driver if that has it (see `portico status`); tc does the rest".into(),
+        )
+    };
+    Check {
+        name: "xdp",
+        ok: !cards.is_empty(),
+        required: false,
+        found,
+        follows,
     }
 }
 
