@@ -11,7 +11,12 @@ mod mailbox;
 mod sandboxes;
 mod view;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -27,6 +32,7 @@ pub use view::{ProviderState, SandboxProblem, View};
 use crate::{
     admin,
     cli::Exit,
+    health::Health,
     kernel::KernelParts,
     providers::{Provider, Report, api::Store},
 };
@@ -48,6 +54,8 @@ pub struct Shared {
     pub shown: watch::Sender<()>,
     /// What the operator's verbs have said.
     pub api: Arc<Store>,
+    /// Who is asked for their health, and what came of it.
+    pub health: Arc<Health>,
     /// The programs' counters.
     pub counters: Counters,
     /// What the kernel side told about itself.
@@ -60,7 +68,9 @@ pub type Counters = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
 impl Shared {
     /// What the admin side reads from now on.
     pub fn new(view: View, api: Store, counters: Counters, info: serde_json::Value) -> Arc<Self> {
+        let state = api.path().parent().unwrap_or(Path::new("."));
         Arc::new(Self {
+            health: Health::new(state),
             view: ArcSwap::from_pointee(view),
             shown: watch::Sender::new(()),
             api: Arc::new(api),
@@ -130,6 +140,26 @@ pub async fn run(
             .spawn(move || control.run(&mailbox))
             .map_err(|error| failed("control thread", &error))?
     };
+    // Dropped with this function, and then the checks end as well.
+    let (_asking, asked) = tokio::sync::oneshot::channel::<()>();
+    {
+        let (health, mailbox) = (shared.health.clone(), mailbox.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| failed("runtime of the health checks", &error))?;
+        std::thread::Builder::new()
+            .name("portico-health".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = health.run(move |down| mailbox.put_down(down)) => {}
+                        _ = asked => {}
+                    }
+                });
+            })
+            .map_err(|error| failed("health thread", &error))?;
+    }
     let (died, control_died) = tokio::sync::oneshot::channel();
     // A control thread that panicked must not leave an agent that looks alive and does nothing.
     let watcher = std::thread::Builder::new()

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod daemon;
 pub mod durable;
 pub mod engine;
+pub mod health;
 pub mod kernel;
 pub mod l7;
 pub mod model;

@@ -13,6 +13,7 @@
 pub mod addr;
 pub mod backend;
 pub mod frontend;
+pub mod health;
 pub mod ids;
 pub mod limits;
 pub mod refusal;
@@ -25,6 +26,7 @@ pub mod writer;
 pub use addr::{NodeAddr, TaskAddr, VipAddr};
 pub use backend::{Backend, Reach};
 pub use frontend::{Frontend, FrontendAddr, Protocol, VipPort};
+pub use health::HealthCheck;
 pub use ids::{Cookie, NetworkId, ServiceName, TaskId, TaskName};
 pub use refusal::Refusal;
 pub use sandbox::{Facts, Gateway};

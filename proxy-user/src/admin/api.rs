@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `GET /v1/status`, `GET /v1/services`, `GET /v1/kept`, `POST /v1/edits`. The JSON field names are a contract.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 use super::edits;
 use crate::{
     daemon::{ProviderState, Shared, View},
-    model::{FrontendAddr, Place, Refusal, Service},
+    health::Standing,
+    model::{
+        FrontendAddr, Place, Refusal, Service,
+        health::{Member, MemberKey},
+    },
     providers::api::{KIND, State},
     reconcile::{Status, desired::frontend_key},
 };
@@ -102,6 +106,7 @@ pub fn status(view: &View, shared: &Shared) -> Value {
         "local_tasks": view.tables.local_tasks.len(),
         "refused": refused,
         "frontend_errors": frontend_errors,
+        "health": health_status(view, shared),
         "errors": view.errors,
         "sandboxes": sandboxes,
         "reconciler": {
@@ -112,12 +117,31 @@ pub fn status(view: &View, shared: &Shared) -> Value {
     })
 }
 
+fn health_status(view: &View, shared: &Shared) -> Value {
+    let standings = shared.health.standings();
+    let count = |wanted: Option<bool>| {
+        standings
+            .values()
+            .filter(|standing| standing.up == wanted)
+            .count()
+    };
+    let [good, bad, changes, waited] = shared.health.counts();
+    let all_down: Vec<&str> = view.all_down.iter().map(|name| name.as_str()).collect();
+    json!({
+        "up": count(Some(true)), "down": count(Some(false)), "unknown": count(None), "all_down": all_down,
+        "checks_good": good, "checks_bad": bad, "changes": changes, "checks_waited": waited,
+    })
+}
+
 /// The body of `/v1/services`.
 pub fn services(view: &View, shared: &Shared) -> Value {
-    let kept = shared.api.state();
+    let (kept, standings) = (shared.api.state(), shared.health.standings());
     let all = view.tables.services.values();
-    all.map(|service| one(view, &kept, service)).collect()
+    all.map(|service| one(view, &kept, &standings, service)).collect()
 }
+
+/// What is known of everybody who is asked for their health.
+pub(super) type Standings = BTreeMap<MemberKey, Standing>;
 
 /// The provider that has a service. Of a name that two have, it is not the operator's verbs: their version is
 /// refused for its name.
@@ -136,7 +160,19 @@ fn owner(view: &View, kept: &State, name: &str) -> &'static str {
     }
 }
 
-pub(super) fn one(view: &View, kept: &State, service: &Service) -> Value {
+pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Service) -> Value {
+    let health = |member: &Member| -> Value {
+        let Some(standing) = standings.get(&(service.name.clone(), member.clone())) else {
+            return Value::Null;
+        };
+        let state = match standing.up {
+            None => "unknown",
+            Some(true) => "up",
+            Some(false) => "down",
+        };
+        json!({ "state": state, "why": standing.why, "checks": standing.checks })
+    };
+    let all_down = view.all_down.contains(&service.name);
     let mut worst = &Status::Done;
     let pending = Status::Pending;
     let mut frontend = |address: FrontendAddr, mut value: Value| {
@@ -200,6 +236,7 @@ pub(super) fn one(view: &View, kept: &State, service: &Service) -> Value {
                 "node": node,
                 "address": task.ingress.to_string(),
                 "draining": task.draining,
+                "health": health(&Member::Task(task.name.clone())),
             })
         })
         .collect();
@@ -208,7 +245,10 @@ pub(super) fn one(view: &View, kept: &State, service: &Service) -> Value {
         .iter()
         .map(|backend| {
             json!({
-                "address": backend.address.to_string(), "port": backend.port, "draining": backend.draining,
+                "address": backend.address.to_string(),
+                "port": backend.port,
+                "draining": backend.draining,
+                "health": health(&Member::Plain(backend.address, backend.port)),
             })
         })
         .collect();
@@ -224,6 +264,7 @@ pub(super) fn one(view: &View, kept: &State, service: &Service) -> Value {
         "ports": ports,
         "tasks": tasks,
         "backends": backends,
+        "health": service.health.as_ref().map(|_| if all_down { "all down, all are used" } else { "checked" }),
         "remembered": service.remembered,
         "status": word(worst),
         "problem": problem,

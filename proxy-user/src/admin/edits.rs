@@ -161,11 +161,11 @@ fn pending(view: &View, names: &BTreeSet<String>) -> bool {
 
 fn told(shared: &Shared, done: &Done, names: &BTreeSet<String>, in_force: bool) -> Value {
     let view = shared.view.load_full();
-    let kept = shared.api.state();
+    let (kept, standings) = (shared.api.state(), shared.health.standings());
     let services: Vec<Value> = names
         .iter()
         .filter_map(|name| view.tables.services.get(name.as_str()))
-        .map(|service| one(&view, &kept, service))
+        .map(|service| one(&view, &kept, &standings, service))
         .collect();
     let refused: Vec<String> = view
         .refusals

@@ -96,6 +96,32 @@ pub fn text(shared: &Shared) -> String {
             ),
         ],
     );
+    let [good, bad, changes, waited] = shared.health.counts();
+    let result = |name: &str, value| (format!("{{result=\"{name}\"}}"), value);
+    family(
+        "portico_health_checks_total",
+        "counter",
+        "Health checks of backends and tasks.",
+        &[result("good", good), result("bad", bad)],
+    );
+    let standings = shared.health.standings();
+    let members = |wanted| {
+        standings
+            .values()
+            .filter(|standing| standing.up == wanted)
+            .count() as u64
+    };
+    let state = |name: &str, value| (format!("{{state=\"{name}\"}}"), value);
+    family(
+        "portico_health_members",
+        "gauge",
+        "Backends and tasks that are checked, by what is known of them.",
+        &[
+            state("up", members(Some(true))),
+            state("down", members(Some(false))),
+            state("unknown", members(None)),
+        ],
+    );
     let backends: usize = view
         .tables
         .frontends
@@ -114,6 +140,24 @@ pub fn text(shared: &Shared) -> String {
             "gauge",
             "Backends of all frontends.",
             backends as u64,
+        ),
+        (
+            "portico_health_changes_total",
+            "counter",
+            "Members that went down or came back.",
+            changes,
+        ),
+        (
+            "portico_health_checks_waited_total",
+            "counter",
+            "Checks that had to wait for others.",
+            waited,
+        ),
+        (
+            "portico_health_services_all_down",
+            "gauge",
+            "Services that use all members because all are down.",
+            view.all_down.len() as u64,
         ),
         (
             "portico_scopes",

@@ -188,11 +188,20 @@ fn ls(list: &List) -> Result<(), Exit> {
 fn backends(service: &Value) -> Vec<Value> {
     let of = |field: &str| service[field].as_array().into_iter().flatten();
     let state = |value: &Value| {
-        if value["draining"] == true {
+        let mut text = if value["draining"] == true {
             "draining"
         } else {
             "active"
         }
+        .to_owned();
+        if let Some(health) = value["health"].as_object() {
+            text.push_str(&format!(", {}", cell(&health["state"])));
+            let why = cell(&health["why"]);
+            if !why.is_empty() {
+                text.push_str(&format!(" ({why})"));
+            }
+        }
+        text
     };
     let tasks = of("tasks").map(|task| {
         json!({
@@ -201,6 +210,8 @@ fn backends(service: &Value) -> Vec<Value> {
             "task": task["name"],
             "kind": format!("{} task", cell(&task["place"])),
             "node": task["node"],
+            "draining": task["draining"],
+            "health": task["health"],
             "state": state(task),
         })
     });
@@ -209,6 +220,8 @@ fn backends(service: &Value) -> Vec<Value> {
             "service": service["name"],
             "backend": format!("{}:{}", cell(&backend["address"]), cell(&backend["port"])),
             "kind": "plain",
+            "draining": backend["draining"],
+            "health": backend["health"],
             "state": state(backend),
         })
     });

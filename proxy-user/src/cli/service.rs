@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico service`.
 
+mod health;
 mod list;
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::{Exit, ask::Ask};
-use crate::providers::api::{Edit, ServiceSpec};
+use crate::{
+    model::snapshot::HealthParams,
+    providers::api::{Edit, ServiceSpec},
+};
 
 /// Flags of `portico service`.
 #[derive(clap::Args)]
@@ -45,6 +49,8 @@ struct Fields {
     /// Task of the other provider that serves it; repeat for more
     #[arg(long = "task", value_name = "NAME")]
     tasks: Vec<String>,
+    #[arg(long, value_name = "CHECK", help = health::HELP, value_parser = health::parse)]
+    health: Option<HealthParams>,
 }
 
 #[derive(clap::Args)]
@@ -66,8 +72,8 @@ struct Set {
     service: String,
     #[command(flatten)]
     fields: Fields,
-    /// Give a field its default back: vips, ports or tasks; repeat for more
-    #[arg(long = "unset", value_name = "FIELD", value_parser = ["vips", "ports", "tasks"])]
+    /// Give a field its default back: vips, ports, tasks or health; repeat for more
+    #[arg(long = "unset", value_name = "FIELD", value_parser = ["vips", "ports", "tasks", "health"])]
     unset: Vec<String>,
     #[command(flatten)]
     ask: Ask,
@@ -96,16 +102,17 @@ pub fn run(args: Args) -> Result<(), Exit> {
         Verb::Add(add) => {
             let edit = Edit::AddService {
                 service: add.service,
-                spec: ServiceSpec {
+                spec: Box::new(ServiceSpec {
                     vips: add.fields.vips,
                     ports: add.fields.ports,
                     tasks: add.fields.tasks,
+                    health: add.fields.health,
                     backends: add
                         .backends
                         .into_iter()
                         .map(|name| (name, Default::default()))
                         .collect(),
-                },
+                }),
             };
             add.ask.edit(&[edit], |edit, changed| {
                 told(edit, changed, "added", "is there as it is")
@@ -153,8 +160,8 @@ impl Fields {
     fn json(self) -> Map<String, Value> {
         let named = [("vips", self.vips), ("ports", self.ports), ("tasks", self.tasks)];
         let named = named.into_iter().filter(|(_, list)| !list.is_empty());
-        named
-            .map(|(field, list)| (field.to_owned(), json!(list)))
-            .collect()
+        let named = named.map(|(field, list)| (field.to_owned(), json!(list)));
+        let health = self.health.map(|health| ("health".to_owned(), json!(health)));
+        named.chain(health).collect()
     }
 }

@@ -26,6 +26,29 @@ pub fn run(args: Args) -> Result<(), Exit> {
     }
 }
 
+/// Empty when nobody is checked.
+fn health(health: &Value) -> String {
+    let [up, down, unknown] =
+        ["up", "down", "unknown"].map(|state| health[state].as_u64().unwrap_or_default());
+    if up + down + unknown == 0 {
+        return "no checks".into();
+    }
+    let mut text = format!("{up} up, {down} down, {unknown} unknown");
+    let all: Vec<&str> = health["all_down"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !all.is_empty() {
+        text.push_str(&format!(
+            "; all members down, so all are used: {}",
+            all.join(", ")
+        ));
+    }
+    text
+}
+
 fn render(status: &Value) -> String {
     let provider = &status["provider"];
     let mut source = format!(
@@ -55,6 +78,7 @@ fn render(status: &Value) -> String {
                 ),
             ),
             row("backends", cell(&status["backends"])),
+            row("health", health(&status["health"])),
             row("namespaces", cell(&status["scopes"])),
             row("local tasks", cell(&status["local_tasks"])),
         ],

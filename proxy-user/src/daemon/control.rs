@@ -110,7 +110,16 @@ impl Control {
                 tracing::warn!("{trouble}; the last state stays in force");
                 self.view.state = ProviderState::Unreadable(trouble);
             }
-            self.turn(said);
+            if said {
+                // The verdict on whoever stays comes back at once, so that no turn forgets it.
+                let down = self.shared.health.set_targets(self.writer.targets());
+                self.writer.set_down(down);
+            }
+            let health = mail.down.is_some_and(|down| self.writer.set_down(down));
+            if said || health {
+                self.look_at_health();
+            }
+            self.turn(said || health);
             self.shared.show(self.view.clone());
             self.tidy(said);
         }
@@ -129,6 +138,15 @@ impl Control {
         }
         self.view.refusals = refusals.to_vec();
         self.view.revision = self.wanted.revision;
+    }
+
+    /// Says which services have nobody left, and so use everybody.
+    fn look_at_health(&mut self) {
+        let all_down = self.writer.all_down();
+        for service in all_down.iter().filter(|name| !self.view.all_down.contains(name)) {
+            tracing::warn!(%service, "all members are down: all are used");
+        }
+        self.view.all_down = all_down;
     }
 
     /// What can wait until the kernel is right. A snapshot is many small pieces, and so is what its provider

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    model::Snapshot,
+    model::{Snapshot, health::Down},
     providers::{Report, api::Wanted},
 };
 
@@ -25,6 +25,8 @@ pub struct Mail {
     pub report: Latest,
     /// What the operator's verbs want now, if that has changed.
     pub wanted: Option<Wanted>,
+    /// Whose health checks fail now, if that has changed.
+    pub down: Option<Down>,
     /// Time to go.
     pub stop: bool,
 }
@@ -70,6 +72,12 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// Replaces the members whose health checks fail.
+    pub fn put_down(&self, down: Down) {
+        self.lock().down = Some(down);
+        self.arrived.notify_one();
+    }
+
     /// Tells the control thread to go.
     pub fn stop(&self) {
         self.lock().stop = true;
@@ -81,10 +89,12 @@ impl Mailbox {
         let mut mail = self.lock();
         loop {
             let wait = deadline.saturating_duration_since(now());
-            if mail.stop || mail.wanted.is_some() || !mail.report.is_empty() || wait == Duration::ZERO {
+            let news = mail.wanted.is_some() || mail.down.is_some();
+            if mail.stop || news || !mail.report.is_empty() || wait == Duration::ZERO {
                 return Mail {
                     report: std::mem::take(&mut mail.report),
                     wanted: mail.wanted.take(),
+                    down: mail.down.take(),
                     stop: mail.stop,
                 };
             }

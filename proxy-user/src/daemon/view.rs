@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use proxy_ebpf::abi::FrontendKey;
 
 use crate::{
-    model::{Refusal, Tables},
+    model::{Refusal, ServiceName, Tables},
     reconcile::Status,
 };
 
@@ -47,6 +47,8 @@ pub struct View {
     pub state: ProviderState,
     /// What the operator's verbs had said when this was made.
     pub revision: u64,
+    /// Services that are used as if none of their members were down, because all are.
+    pub all_down: Vec<ServiceName>,
     /// What is in force.
     pub tables: Arc<Tables>,
     /// What became of it.
@@ -75,6 +77,7 @@ impl View {
             source: source.into(),
             state: ProviderState::Waiting,
             revision: 0,
+            all_down: Vec::new(),
             tables: Arc::default(),
             statuses: BTreeMap::new(),
             errors: BTreeMap::new(),

@@ -86,6 +86,18 @@ pub fn inspect(path: &Path) -> Result<NamespaceFacts, NetnsError> {
     })
 }
 
+/// A TCP socket that belongs to the namespace at `path`, or to the agent's own; not connected.
+pub fn tcp_socket(path: Option<&Path>) -> io::Result<std::net::TcpStream> {
+    let make = || {
+        let kind = socket2::Type::STREAM.nonblocking();
+        socket2::Socket::new(socket2::Domain::IPV4, kind, Some(socket2::Protocol::TCP)).map(Into::into)
+    };
+    match path {
+        None => make(),
+        Some(path) => within(File::open(path)?.as_fd(), make),
+    }
+}
+
 /// Runs `work` in the namespace, on a thread that ends with it: no other thread ever changes its namespace.
 fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {

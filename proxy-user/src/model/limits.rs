@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every limit of the desired state, with its arithmetic. What goes beyond one is refused, by name.
 
+use std::time::Duration;
+
 use proxy_ebpf::abi::limits as abi;
 
 /// Services in force. More than the frontends that the kernel holds would be useless.
@@ -19,3 +21,11 @@ pub const LOCAL_ADDRS_MAX: usize = abi::LOCAL_ADDRS_MAX as usize;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Refusals kept for `status`; the rest is counted.
 pub const REFUSALS_MAX: usize = 1_000;
+/// Shortest interval and timeout of a health check: ten checks a second are more than a backend should notice.
+pub const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longest: an hour; a check that is rarer says nothing about now.
+pub const HEALTH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+/// Most checks in a row that change a member's state.
+pub const HEALTH_COUNT_MAX: u32 = 100;
+/// Members with a health check. Each costs a timer and about 1 KiB of the agent.
+pub const HEALTH_TARGETS_MAX: usize = 16_384;

@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
-    FrontendAddr, NetworkId, NodeAddr, Protocol, ServiceName, TaskAddr, TaskId, TaskName, VipAddr, VipPort,
+    FrontendAddr, HealthCheck, NetworkId, NodeAddr, Protocol, ServiceName, TaskAddr, TaskId, TaskName,
+    VipAddr, VipPort,
 };
 
 /// A service in force. Written by the Writer only; lives until its provider drops it.
@@ -21,6 +22,8 @@ pub struct Service {
     pub tasks: Vec<Arc<Task>>,
     /// Who serves its VIPs besides the tasks.
     pub backends: Vec<PlainBackend>,
+    /// How its members are checked.
+    pub health: Option<HealthCheck>,
     /// Its source does not list it any more; kept so that clients are refused at once.
     pub remembered: bool,
 }

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 /// Name of the network that has the tasks' addresses for published ports; exists without being declared.
 pub const INGRESS: &str = "ingress";
 /// Name of the network whose VIPs are seen in the node's own namespace; exists without being declared.
@@ -126,6 +128,8 @@ pub struct ServiceParams {
     pub tasks: Vec<String>,
     /// Plain backends of its VIPs.
     pub backends: Vec<BackendParams>,
+    /// How its members are checked.
+    pub health: Option<HealthParams>,
     /// Its source does not list it any more; it is kept so that clients are refused at once.
     pub remembered: bool,
     /// What the provider could not read.
@@ -154,4 +158,47 @@ pub struct BackendParams {
     pub port: i64,
     /// Gets no new flow.
     pub draining: bool,
+}
+
+/// A health check. The operator's API has it as it stands here, so the names are a contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthParams {
+    /// `tcp`, `http` or `grpc`.
+    pub kind: String,
+    /// Port; 0 = the backend's, for tasks the first published port's target.
+    pub port: i64,
+    /// HTTP: path.
+    pub path: String,
+    /// HTTP: Host field; empty = address and port.
+    pub host: String,
+    /// HTTP: good status codes.
+    pub expect: String,
+    /// gRPC: the service to ask for; empty = the whole server.
+    pub service: String,
+    /// Milliseconds from the end of one check to the start of the next.
+    pub interval_ms: i64,
+    /// Milliseconds that one check may take.
+    pub timeout_ms: i64,
+    /// Good checks in a row that bring a member back.
+    pub rise: i64,
+    /// Bad checks in a row that take a member out.
+    pub fall: i64,
+}
+
+impl Default for HealthParams {
+    fn default() -> Self {
+        Self {
+            kind: "tcp".into(),
+            port: 0,
+            path: "/".into(),
+            host: String::new(),
+            expect: "200-399".into(),
+            service: String::new(),
+            interval_ms: 2_000,
+            timeout_ms: 1_000,
+            rise: 2,
+            fall: 3,
+        }
+    }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use super::{
     Backend, Cookie, Facts, Frontend, FrontendAddr, Gateway, NetworkId, Reach, Service, ServiceName, TaskId,
-    limits, service::Place, service::Task,
+    health::{self, Down, Member},
+    limits,
+    service::Place,
+    service::Task,
 };
 
 /// What a namespace may address.
@@ -45,6 +48,7 @@ pub(super) struct Inputs<'a> {
     pub services: &'a BTreeMap<ServiceName, Arc<Service>>,
     pub tasks: &'a BTreeMap<super::TaskName, Arc<Task>>,
     pub facts: &'a BTreeMap<PathBuf, Facts>,
+    pub down: &'a Down,
     pub local_addrs: &'a BTreeSet<Ipv4Addr>,
     pub own_cookie: Cookie,
     pub host_network: NetworkId,
@@ -60,7 +64,7 @@ pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
         ..Tables::default()
     };
     for service in inputs.services.values() {
-        add_service(&mut tables, service, inputs.facts);
+        add_service(&mut tables, service, inputs);
     }
     // A kept version of a service may have tasks that the task table has no more; they still need their scope.
     let of_services = inputs.services.values().flat_map(|service| &service.tasks);
@@ -114,7 +118,7 @@ pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<
     }
     for name in names {
         if let Some(new) = inputs.services.get(name) {
-            add_service(tables, new, inputs.facts);
+            add_service(tables, new, inputs);
             tables.services.insert(name.clone(), new.clone());
         }
     }
@@ -124,7 +128,18 @@ fn facts_of<'a>(task: &Task, facts: &'a BTreeMap<PathBuf, Facts>) -> Option<&'a 
     facts.get(task.netns()?)
 }
 
-fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf, Facts>) {
+/// Members of a service that get no new flow because their checks say so.
+fn members_down<'a>(service: &Service, down: &'a Down) -> impl Fn(&Member) -> bool + use<'a> {
+    let down = if health::all_down(service, down) {
+        None
+    } else {
+        down.get(&service.name)
+    };
+    move |member| down.is_some_and(|down| down.contains(member))
+}
+
+fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
+    let down = members_down(service, inputs.down);
     for vip in &service.vips {
         let of_tasks = service.tasks.iter().filter_map(|task| {
             let address = *task.networks.get(&vip.network)?;
@@ -132,14 +147,14 @@ fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf,
                 address,
                 port: 0,
                 reach: Reach::Direct,
-                draining: task.draining,
+                draining: task.draining || down(&Member::Task(task.name.clone())),
             })
         });
         let plain = service.backends.iter().map(|backend| Backend {
             address: backend.address,
             port: backend.port,
             reach: Reach::Direct,
-            draining: backend.draining,
+            draining: backend.draining || down(&Member::Plain(backend.address, backend.port)),
         });
         tables.frontends.insert(
             vip.frontend(),
@@ -156,7 +171,11 @@ fn add_service(tables: &mut Tables, service: &Service, facts: &BTreeMap<PathBuf,
     let backends: Vec<Backend> = service
         .tasks
         .iter()
-        .filter_map(|task| published(task, facts))
+        .filter_map(|task| {
+            let mut backend = published(task, inputs.facts)?;
+            backend.draining |= down(&Member::Task(task.name.clone()));
+            Some(backend)
+        })
         .collect();
     for backend in &backends {
         if let Reach::Local { task, gateway } = backend.reach {

@@ -26,7 +26,9 @@ use edit::Flawless;
 use resolve::Resolver;
 
 use super::{
-    Cookie, Facts, NetworkId, Service, ServiceName, Snapshot, Tables, Task, TaskName, limits,
+    Cookie, Facts, NetworkId, Service, ServiceName, Snapshot, Tables, Task, TaskName,
+    health::{self, Down, MemberKey, Target},
+    limits,
     refusal::{Kind, Refusal},
     snapshot::{Added, HOST, Problem},
     tables::{self, Inputs},
@@ -44,6 +46,8 @@ pub struct Writer {
     networks: BTreeMap<NetworkId, String>,
     facts: BTreeMap<PathBuf, Facts>,
     local_addrs: BTreeSet<Ipv4Addr>,
+    /// Members whose checks fail.
+    down: Down,
     refusals: Vec<Refusal>,
     prune: bool,
     /// What `services` hold.
@@ -70,6 +74,7 @@ impl Writer {
             networks: BTreeMap::new(),
             facts: BTreeMap::new(),
             local_addrs: BTreeSet::new(),
+            down: Down::new(),
             refusals: Vec::new(),
             prune: false,
             claims: Claims::default(),
@@ -201,6 +206,52 @@ impl Writer {
         differ
     }
 
+    /// Who is to be asked for their health, and from where.
+    pub fn targets(&self) -> BTreeMap<MemberKey, Target> {
+        let checked = || self.services.values().filter(|service| service.health.is_some());
+        if checked().next().is_none() {
+            return BTreeMap::new();
+        }
+        let mut namespaces: BTreeMap<NetworkId, PathBuf> = BTreeMap::new();
+        for task in self.tasks.values() {
+            for network in task.networks.keys() {
+                if let Some(path) = task.netns() {
+                    namespaces.entry(*network).or_insert_with(|| path.clone());
+                }
+            }
+        }
+        let host = NetworkId::of(HOST);
+        checked()
+            .flat_map(|service| health::targets(service, &namespaces, host))
+            .take(limits::HEALTH_TARGETS_MAX)
+            .collect()
+    }
+
+    /// Replaces the members whose checks fail; true if they differ.
+    pub fn set_down(&mut self, down: Down) -> bool {
+        let differ = |name: &&ServiceName| self.down.get(*name) != down.get(*name);
+        let names: BTreeSet<ServiceName> = self
+            .down
+            .keys()
+            .chain(down.keys())
+            .filter(differ)
+            .cloned()
+            .collect();
+        self.down = down;
+        if names.is_empty() {
+            return false;
+        }
+        self.changes.note(&names, false);
+        true
+    }
+
+    /// Services that are used as if nobody were down, because all their members are.
+    pub fn all_down(&self) -> Vec<ServiceName> {
+        let services = self.down.keys().filter_map(|name| self.services.get(name));
+        let services = services.filter(|service| health::all_down(service, &self.down));
+        services.map(|service| service.name.clone()).collect()
+    }
+
     /// Replaces the node's own addresses; what is beyond the limit is left out. True if they differ.
     pub fn set_local_addrs(&mut self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> bool {
         let addresses: BTreeSet<Ipv4Addr> = addresses
@@ -223,6 +274,7 @@ impl Writer {
             services: &self.services,
             tasks: &self.tasks,
             facts: &self.facts,
+            down: &self.down,
             local_addrs: &self.local_addrs,
             own_cookie: self.own_cookie,
             host_network: NetworkId::of(HOST),

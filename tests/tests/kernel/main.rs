@@ -8,6 +8,7 @@
 )]
 
 mod full;
+mod health;
 mod programs;
 mod restart;
 mod sock;

@@ -41,6 +41,12 @@ pub(super) fn render(services: &Value) -> String {
                 who = "none listed any more".into();
             }
             let mut state = cell(&service["status"]);
+            if service["health"]
+                .as_str()
+                .is_some_and(|health| health != "checked")
+            {
+                state.push_str(&format!(", {}", cell(&service["health"])));
+            }
             if let Some(problem) = service["problem"].as_str() {
                 state.push_str(&format!(": {problem}"));
             }

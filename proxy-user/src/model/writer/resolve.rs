@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     super::{
-        NetworkId, NodeAddr, Place, PlainBackend, Protocol, PublishedPort, Service, ServiceName, Snapshot,
-        Task, TaskAddr, TaskId, TaskName, Vip, limits,
+        HealthCheck, NetworkId, NodeAddr, Place, PlainBackend, Protocol, PublishedPort, Service, ServiceName,
+        Snapshot, Task, TaskAddr, TaskId, TaskName, Vip, limits,
         refusal::Kind,
         snapshot::{HOST, INGRESS, Problem, ServiceParams, TaskParams},
     },
@@ -243,6 +243,7 @@ impl Resolver {
             ports: ports(params, &mut problems),
             tasks: self.tasks_of(params, tasks, &mut problems),
             backends: backends(params, &mut problems),
+            health: health(params, &mut problems),
             remembered: params.remembered,
         };
         check_loops(&service, &mut problems);
@@ -392,6 +393,23 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
         ));
     }
     found
+}
+
+fn health(params: &ServiceParams, problems: &mut Vec<Problem>) -> Option<HealthCheck> {
+    let health = params.health.as_ref()?;
+    match HealthCheck::new(health) {
+        Ok(check) => {
+            if check.port.is_none() && params.ports.is_empty() && !params.tasks.is_empty() {
+                let why = "is missing: tasks of a service without published ports have no port of their own";
+                problems.push(Problem::new("health.port", why));
+            }
+            Some(check)
+        }
+        Err(wrong) => {
+            problems.extend(wrong);
+            None
+        }
+    }
 }
 
 /// A VIP that is the address of one of its own backends would be translated into itself; two tasks with one

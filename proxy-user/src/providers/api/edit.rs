@@ -23,7 +23,7 @@ pub enum Edit {
         service: String,
         /// What it is.
         #[serde(default)]
-        spec: ServiceSpec,
+        spec: Box<ServiceSpec>,
     },
     /// Changes the fields that are given; `null` gives a field its default back.
     SetService {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::snapshot::{BackendParams, HOST, PortParams, Problem, ServiceParams};
+use crate::model::snapshot::{BackendParams, HOST, HealthParams, PortParams, Problem, ServiceParams};
 
 /// A service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct ServiceSpec {
     /// Tasks of the other provider that serve it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<String>,
+    /// How backends and tasks are checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthParams>,
     /// `ADDRESS:PORT` -> how it serves.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub backends: BTreeMap<String, BackendSpec>,
@@ -41,6 +44,7 @@ impl ServiceSpec {
         let mut params = ServiceParams {
             name: name.into(),
             tasks: self.tasks.clone(),
+            health: self.health.clone(),
             ..ServiceParams::default()
         };
         for vip in &self.vips {

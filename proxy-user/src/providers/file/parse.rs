@@ -8,7 +8,10 @@ use toml::{Table, Value};
 use super::FILE_BYTES_MAX;
 use crate::model::{
     Snapshot,
-    snapshot::{BackendParams, NetworkParams, NodeParams, PortParams, Problem, ServiceParams, TaskParams},
+    snapshot::{
+        BackendParams, HealthParams, NetworkParams, NodeParams, PortParams, Problem, ServiceParams,
+        TaskParams,
+    },
 };
 
 /// Why a file as a whole cannot be used.
@@ -122,15 +125,33 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
         port: backend.number("port"),
         draining: backend.optional_bool("draining"),
     });
+    let health = fields.table("health", health);
     Arc::new(ServiceParams {
         name,
         vips,
         ports,
         tasks,
         backends,
+        health,
         remembered: false,
         problems: fields.finish(),
     })
+}
+
+fn health(fields: &mut Fields<'_>) -> HealthParams {
+    let usual = HealthParams::default();
+    HealthParams {
+        kind: fields.optional_text("kind").unwrap_or(usual.kind),
+        port: fields.optional_number("port").unwrap_or(usual.port),
+        path: fields.optional_text("path").unwrap_or(usual.path),
+        host: fields.optional_text("host").unwrap_or(usual.host),
+        expect: fields.optional_text("expect").unwrap_or(usual.expect),
+        service: fields.optional_text("service").unwrap_or(usual.service),
+        interval_ms: fields.optional_number("interval_ms").unwrap_or(usual.interval_ms),
+        timeout_ms: fields.optional_number("timeout_ms").unwrap_or(usual.timeout_ms),
+        rise: fields.optional_number("rise").unwrap_or(usual.rise),
+        fall: fields.optional_number("fall").unwrap_or(usual.fall),
+    }
 }
 
 /// Reads a text that is nothing but one task with a name.
@@ -260,6 +281,31 @@ impl<'a> Fields<'a> {
         }
         // Any valid number: the problem that was just noted is the one to tell.
         1
+    }
+
+    fn optional_number(&mut self, key: &str) -> Option<i64> {
+        match self.take(key)? {
+            Value::Integer(number) => Some(*number),
+            other => {
+                self.wrong(key, "a number", other);
+                None
+            }
+        }
+    }
+
+    /// One table inside the object.
+    fn table<T>(&mut self, key: &str, read: impl Fn(&mut Fields<'a>) -> T) -> Option<T> {
+        let value = self.take(key)?;
+        let Value::Table(table) = value else {
+            self.wrong(key, "a table", value);
+            return None;
+        };
+        let mut fields = Fields::new(table);
+        let found = read(&mut fields);
+        for problem in fields.finish() {
+            self.problem(&format!("{key}.{}", problem.field), problem.message);
+        }
+        Some(found)
     }
 
     fn optional_bool(&mut self, key: &str) -> bool {
