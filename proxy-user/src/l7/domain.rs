@@ -44,11 +44,13 @@ impl DomainAlgo {
 #[derive(Clone, Debug)]
 pub struct DomainPattern {
     text: Box<[u8]>,
-    kind: Kind,
+    kind: Filing,
 }
 
+/// What a pattern is, for an index.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub enum Filing {
+    /// Compared by this.
     Plain(DomainAlgo),
     /// `*.acme.com` or `*acme.com`: suffix of the Host without its port.
     Wildcard,
@@ -61,26 +63,31 @@ impl DomainPattern {
         match lower.strip_prefix('*') {
             Some(rest) => DomainPattern {
                 text: rest.trim_start_matches('*').as_bytes().into(),
-                kind: Kind::Wildcard,
+                kind: Filing::Wildcard,
             },
             None => DomainPattern {
                 text: lower.as_bytes().into(),
-                kind: Kind::Plain(algo),
+                kind: Filing::Plain(algo),
             },
         }
+    }
+
+    /// How it is compared, and its text in lower case.
+    pub fn filing(&self) -> (Filing, &[u8]) {
+        (self.kind, &self.text)
     }
 
     /// Whether `host`, as the client sent it, matches. Case does not matter.
     pub fn matches(&self, host: &str) -> bool {
         let (host, want) = (host.as_bytes(), &*self.text);
         match self.kind {
-            Kind::Wildcard => ends_with(without_port(host), want),
-            Kind::Plain(DomainAlgo::Begins) => host
+            Filing::Wildcard => ends_with(without_port(host), want),
+            Filing::Plain(DomainAlgo::Begins) => host
                 .get(..want.len())
                 .is_some_and(|head| head.eq_ignore_ascii_case(want)),
-            Kind::Plain(DomainAlgo::Equals) => host.eq_ignore_ascii_case(want),
-            Kind::Plain(DomainAlgo::Ends) => ends_with(host, want),
-            Kind::Plain(DomainAlgo::Labels) => labels_match(host, want),
+            Filing::Plain(DomainAlgo::Equals) => host.eq_ignore_ascii_case(want),
+            Filing::Plain(DomainAlgo::Ends) => ends_with(host, want),
+            Filing::Plain(DomainAlgo::Labels) => labels_match(host, want),
         }
     }
 }
@@ -100,9 +107,13 @@ fn ends_with(host: &[u8], want: &[u8]) -> bool {
         .is_some_and(|from| host[from..].eq_ignore_ascii_case(want))
 }
 
+/// What may stand before and after a label.
+pub fn is_delimiter(byte: u8) -> bool {
+    matches!(byte, b'.' | b':' | b'/' | b'?')
+}
+
 /// HAProxy's `dom` match: the pattern between dots, colons, slashes or the ends.
 fn labels_match(host: &[u8], want: &[u8]) -> bool {
-    let is_delimiter = |byte: u8| matches!(byte, b'.' | b':' | b'/' | b'?');
     if want.is_empty() || want.len() > host.len() {
         return false;
     }

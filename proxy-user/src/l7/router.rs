@@ -5,12 +5,21 @@
 //! Order between services is the original's, because people rely on aclName to decide: services that have a path
 //! under `/.well-known` first, services that have the path `/` last, and bytewise by aclName within. Neither the
 //! length of a path nor a domain plays a part. The first rule that matches wins.
+//!
+//! With thousands of rules nobody can ask each, so the services are indexed ([`base`]). The index is made anew when more
+//! than a few services have changed since, or when nothing changes any more; until then those few are asked one by one.
 
+mod base;
+mod index;
+mod prefix;
+
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
 use regex::Regex;
 
+use self::base::{Base, Since};
 use super::compile::Policy;
 use super::domain::DomainPattern;
 use super::stats::Backend;
@@ -22,8 +31,9 @@ use super::upstream::Upstream;
 pub struct Snapshot {
     /// In the order in which they are asked.
     pub services: Vec<Arc<CompiledService>>,
-    /// Services that redirect before any rule is asked, in the same order.
-    redirecting: Vec<usize>,
+    base: Arc<Base>,
+    /// What has changed since the index was made.
+    since: Option<Box<Since>>,
     /// Connections that are passed on whole.
     pub streams: StreamTable,
     /// The last rule that wants what no other takes.
@@ -173,44 +183,57 @@ pub enum Route<'a> {
 
 impl Snapshot {
     /// A snapshot of these services, in any order.
-    pub fn new(mut services: Vec<Arc<CompiledService>>) -> Self {
-        services.sort_by(|a, b| a.sort.cmp(&b.sort).then_with(|| a.name.cmp(&b.name)));
-        let redirecting = services
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| !s.redirects.is_empty())
-            .map(|(at, _)| at)
-            .collect();
+    pub fn new(services: Vec<Arc<CompiledService>>) -> Self {
+        let services = sorted(services);
+        Snapshot::with(Arc::new(Base::new(services.clone())), None, services)
+    }
+
+    /// The snapshot of these services, in any order, that comes after another. If not much is different it keeps the
+    /// other's index.
+    pub fn after(before: &Snapshot, services: Vec<Arc<CompiledService>>) -> Self {
+        let services = sorted(services);
+        match Since::compare(&before.base, &services) {
+            Some(since) => {
+                let since = (!since.is_empty()).then(|| Box::new(since));
+                Snapshot::with(before.base.clone(), since, services)
+            }
+            None => Snapshot::with(Arc::new(Base::new(services.clone())), None, services),
+        }
+    }
+
+    /// The same with an index of its own; none if it has that.
+    pub fn indexed(&self) -> Option<Self> {
+        self.since.as_ref()?;
+        let services = self.services.clone();
+        Some(Snapshot::with(
+            Arc::new(Base::new(services.clone())),
+            None,
+            services,
+        ))
+    }
+
+    fn with(base: Arc<Base>, since: Option<Box<Since>>, services: Vec<Arc<CompiledService>>) -> Self {
         let default = services.iter().enumerate().rev().find_map(|(at, service)| {
-            service
-                .rules
-                .iter()
-                .rposition(|rule| rule.is_default)
-                .map(|rule| (at, rule))
+            let rule = service.rules.iter().rposition(|rule| rule.is_default)?;
+            Some((at, rule))
         });
         Snapshot {
             streams: StreamTable::new(&services),
             services,
-            redirecting,
+            base,
+            since,
             default,
         }
     }
 
     /// The route of a request.
     pub fn route(&self, subject: &Subject<'_>) -> Route<'_> {
-        for &at in &self.redirecting {
-            if let Some(redirect) = self.services[at]
-                .redirects
-                .iter()
-                .find(|r| r.when.matches(subject))
-            {
-                return Route::Redirect(redirect);
-            }
+        let since = self.since.as_deref();
+        if let Some(redirect) = self.base.redirect(since, subject) {
+            return Route::Redirect(redirect);
         }
-        for service in &self.services {
-            if let Some(rule) = service.rules.iter().find(|rule| rule.matcher.matches(subject)) {
-                return Route::Forward(service, rule);
-            }
+        if let Some((service, rule)) = self.base.rule(since, subject) {
+            return Route::Forward(service, rule);
         }
         match self.default {
             Some((service, rule)) => {
@@ -218,6 +241,20 @@ impl Snapshot {
             }
             None => Route::None,
         }
+    }
+}
+
+fn sorted(mut services: Vec<Arc<CompiledService>>) -> Vec<Arc<CompiledService>> {
+    services.sort_by(|a, b| a.order(b));
+    services
+}
+
+impl CompiledService {
+    /// Which of two is asked first.
+    fn order(&self, other: &Self) -> Ordering {
+        self.sort
+            .cmp(&other.sort)
+            .then_with(|| self.name.cmp(&other.name))
     }
 }
 
@@ -299,3 +336,6 @@ fn has_segments(path: &str, want: &str) -> bool {
                 && (to == path.len() || path.as_bytes()[to] == b'/')
         })
 }
+
+#[cfg(test)]
+mod tests;

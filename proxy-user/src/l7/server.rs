@@ -182,7 +182,7 @@ impl Proxy {
                     tokio::join!(listener, labels);
                     std::future::pending::<()>().await;
                 };
-                tokio::spawn(retry_ports(api.clone()));
+                tokio::spawn(settle(api.clone()));
                 tokio::spawn(scan_certificates(api.clone()));
                 tokio::select! {
                     () = api::serve(api.clone(), listener) => {}
@@ -278,11 +278,14 @@ fn adopt_certificates(settings: &Settings, certs: &Arc<tls::Store>) -> Result<()
     Ok(())
 }
 
-/// A port that a kept service wants may be taken by a process that is about to end.
-async fn retry_ports(api: Arc<Api>) {
+/// What a change leaves for later: a port that a kept service wants may be taken by a process that is about to end, and
+/// routes are indexed once for many changes.
+async fn settle(api: Arc<Api>) {
     loop {
-        tokio::time::sleep(limits::PORT_RETRY_INTERVAL).await;
-        api.table().retry_ports();
+        tokio::time::sleep(limits::SETTLE_INTERVAL).await;
+        let mut table = api.table();
+        table.retry_ports();
+        table.index_routes();
     }
 }
 

@@ -92,6 +92,13 @@ impl Table {
         }
     }
 
+    /// Makes the index of routes anew if something has changed since.
+    pub fn index_routes(&mut self) {
+        if let Some(indexed) = self.snapshot.load_full().indexed() {
+            self.snapshot.store(Arc::new(indexed));
+        }
+    }
+
     /// Ports of services that cannot be had.
     pub fn ports_missing(&self) -> usize {
         self.ports.missing()
@@ -405,7 +412,8 @@ impl Table {
             .filter_map(Service::visible)
             .map(|(_, entry)| entry.compiled.clone())
             .collect();
-        self.snapshot.store(Arc::new(Snapshot::new(services)));
+        let before = self.snapshot.load_full();
+        self.snapshot.store(Arc::new(Snapshot::after(&before, services)));
         self.settle_ports();
     }
 }
