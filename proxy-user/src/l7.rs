@@ -47,6 +47,7 @@ pub mod stream;
 
 pub mod access_log;
 pub mod body;
+pub mod clock;
 pub mod compress;
 pub mod conn;
 pub mod error_pages;

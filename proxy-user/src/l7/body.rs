@@ -16,6 +16,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::access_log::Record;
+use super::clock::{self, Alarm};
 use super::compress::Encoder;
 use super::conn::ConnState;
 use super::limits;
@@ -112,8 +113,10 @@ pub struct ClientBody {
     pub progress: Rc<Progress>,
     /// TIMEOUT_CLIENT.
     pub timeout: Duration,
-    /// Armed when the client keeps us waiting.
-    pub sleep: Option<Pin<Box<Sleep>>>,
+    /// Rings when the client keeps us waiting.
+    pub alarm: Alarm,
+    /// Since when it does.
+    pub waits_since: Option<Instant>,
     /// Counts what arrives.
     pub count: Option<BytesIn>,
     /// What it comes on.
@@ -154,7 +157,7 @@ impl ClientBody {
         if let Some(gate) = &mut self.gate {
             ready!(gate.poll_open(cx));
             self.gate = None;
-            self.progress.last.set(Instant::now());
+            self.progress.last.set(clock::recent());
         }
         let fail = |progress: &Progress, refusal| {
             progress.awaits_client.set(false);
@@ -163,9 +166,9 @@ impl ClientBody {
         };
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(frame) => {
-                self.sleep = None;
+                self.waits_since = None;
                 self.progress.awaits_client.set(false);
-                self.progress.last.set(Instant::now());
+                self.progress.last.set(clock::recent());
                 match frame {
                     Some(Ok(frame)) => {
                         if let (Some(count), Some(data)) = (&self.count, frame.data_ref()) {
@@ -182,10 +185,8 @@ impl ClientBody {
                     return fail(&self.progress, Refusal::BodyInvalid);
                 }
                 self.progress.awaits_client.set(true);
-                let sleep = self
-                    .sleep
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
-                ready!(sleep.as_mut().poll(cx));
+                let since = *self.waits_since.get_or_insert_with(clock::recent);
+                ready!(self.alarm.poll(cx, since + self.timeout));
                 fail(&self.progress, Refusal::BodyTimeout)
             }
         }

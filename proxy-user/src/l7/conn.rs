@@ -18,6 +18,7 @@ use hyper::header::HeaderMap;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::clock;
 use super::listen::Entry;
 use super::metrics::Counters;
 use super::proxy_protocol::Peers;
@@ -83,7 +84,7 @@ enum Expired {
 impl ConnState {
     fn new(is_h2: bool, counters: Arc<Counters>) -> Self {
         ConnState {
-            born: Instant::now(),
+            born: clock::recent(),
             phase: AtomicU8::new(FRESH),
             since_ms: AtomicU64::new(0),
             requests: AtomicU32::new(0),
@@ -107,6 +108,10 @@ impl ConnState {
     /// Whether it speaks HTTP/2.
     pub fn is_h2(&self) -> bool {
         self.is_h2.load(Relaxed)
+    }
+
+    fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Relaxed)
     }
 
     /// Whether the answer that begins has no other end than that of the connection.
@@ -216,7 +221,7 @@ impl ConnState {
     }
 
     fn now_ms(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
+        (clock::recent() - self.born).as_millis() as u64
     }
 
     fn bytes_arrived(&self) {
@@ -283,8 +288,12 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peers: Peers, entry: E
     let Some(tls) = tls else {
         return speak(worker, stream, peers, None).await;
     };
-    match tls.accept(&worker, stream).await {
-        Ok(accepted) => speak(worker.clone(), accepted.stream, peers, Some(accepted.handshake)).await,
+    // Boxed, so that the others do not hold room for it.
+    match Box::pin(tls.accept(&worker, stream)).await {
+        Ok(accepted) => {
+            let handshake = Some(accepted.handshake);
+            Box::pin(speak(worker.clone(), accepted.stream, peers, handshake)).await;
+        }
         Err(refusal) => worker.counters.refused(refusal),
     }
 }
@@ -307,7 +316,7 @@ async fn speak<T: Transport>(worker: Rc<Worker>, stream: T, peers: Peers, handsh
         false => h1::serve(&worker, stream, client.clone(), &state).await,
     };
     if let Some(stream) = left {
-        h2::serve(&worker, stream.into_h2(), client, &state).await;
+        Box::pin(h2::serve(&worker, stream.into_h2(), client, &state)).await;
     }
 }
 

@@ -1,18 +1,43 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fields that a proxy must not pass on, and edits that a service asks for.
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 mod expression;
 
 pub use expression::Facts;
 use expression::{Expression, Fetches};
 
-/// Removes what RFC 9110 §7.6.1 calls hop-by-hop: the fields that Connection names, and those that are always.
-///
-/// Transfer-Encoding goes too: the framing of the next hop is written by the proxy, never copied.
+/// What RFC 9110 §7.6.1 calls hop-by-hop. Transfer-Encoding too: the framing of the next hop is written by the proxy,
+/// never copied.
+static HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::UPGRADE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Removes the fields that Connection names, and those that are always for one hop.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+    // One look at the names there are costs less than a search for each of these, which are rare.
+    let mut found = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        let at = match name.as_str() {
+            "connection" => 0,
+            "transfer-encoding" => 1,
+            "te" => 2,
+            "upgrade" => 3,
+            "proxy-authorization" => 4,
+            "keep-alive" => 5,
+            "proxy-connection" => 6,
+            _ => continue,
+        };
+        found[at] = true;
+    }
+    if found[0] {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
@@ -24,17 +49,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         for name in named {
             headers.remove(name);
         }
-        headers.remove(header::CONNECTION);
     }
-    for name in ["keep-alive", "proxy-connection"] {
-        headers.remove(name);
-    }
-    for name in [
-        header::TRANSFER_ENCODING,
-        header::TE,
-        header::UPGRADE,
-        header::PROXY_AUTHORIZATION,
-    ] {
+    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
 }
@@ -68,11 +84,14 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 
 /// Appends the client's address to X-Forwarded-For, in one field whatever the client sent.
 pub fn append_forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
-    let name = HeaderName::from_static("x-forwarded-for");
-    if !headers.contains_key(&name) {
-        headers.insert(name, client.clone());
-        return;
-    }
+    const NAME: HeaderName = HeaderName::from_static("x-forwarded-for");
+    let name = match headers.entry(NAME) {
+        Entry::Vacant(entry) => {
+            entry.insert(client.clone());
+            return;
+        }
+        Entry::Occupied(_) => NAME,
+    };
     let mut joined = Vec::new();
     for value in headers.get_all(&name) {
         joined.extend_from_slice(value.as_bytes());

@@ -45,6 +45,8 @@ pub fn bind(address: SocketAddr, shares: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shares)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(limits::BACKLOG)?;
     Ok(TcpListener::from(socket))

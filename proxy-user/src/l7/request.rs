@@ -18,11 +18,11 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use tokio::time::Instant;
 
 use super::access_log::Record;
 use super::auth::Denied;
 use super::body::{ClientBody, Gate, Outgoing, Progress, RequestEnd, Side, ToUpstream};
+use super::clock::{self, Alarm};
 use super::compile::Policy;
 use super::compress::{Encoder, Wish};
 use super::conn::ConnState;
@@ -155,6 +155,7 @@ pub async fn handle(
 }
 
 /// What a request came to.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 enum Answer {
     Upstream(hyper::http::response::Parts, ResponseBody, Option<Box<Encoder>>),
     /// A redirect or the answer to an upgrade: no body.
@@ -202,10 +203,13 @@ async fn forward(
     if let Some(redirect) = apply_policy(&rule.policy, &host, client, &mut request)? {
         return Ok(redirect);
     }
-    match worker.guard.check(&rule.policy.auth, request.headers_mut()).await {
-        Ok(()) => {}
-        Err(Denied::Challenge(challenge)) => return Ok(Answer::Challenge(challenge)),
-        Err(Denied::Refused(refusal)) => return Err(refusal),
+    if !rule.policy.auth.is_empty() {
+        let check = worker.guard.check(&rule.policy.auth, request.headers_mut());
+        match Box::pin(check).await {
+            Ok(()) => {}
+            Err(Denied::Challenge(challenge)) => return Ok(Answer::Challenge(challenge)),
+            Err(Denied::Refused(refusal)) => return Err(refusal),
+        }
     }
     if let Some(name) = &worker.shared.settings.request_id {
         let id = identify(worker, name, request.headers_mut());
@@ -277,6 +281,23 @@ fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
     }
 }
 
+/// What a registered name may have in it (RFC 3986 §3.2.2).
+const IS_OF_NAME: [bool; 256] = {
+    let others = b"-._~%!$&'()*+;=";
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// A name or address with an optional port, and nothing that another parser could read otherwise.
 fn is_host(host: &str) -> bool {
     let name = without_port(host.as_bytes());
@@ -290,9 +311,7 @@ fn is_host(host: &str) -> bool {
         [b'[', inner @ .., b']'] => {
             std::str::from_utf8(inner).is_ok_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())
         }
-        name => name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte)),
+        name => name.iter().all(|&byte| IS_OF_NAME[usize::from(byte)]),
     };
     is_name && is_port
 }
@@ -462,7 +481,7 @@ async fn send(
     let (mut body_to_send, mut progress, mut opener) = (ToUpstream::Empty, None, None);
     if !body.is_end_stream() {
         let shared = Rc::new(Progress {
-            last: Cell::new(Instant::now()),
+            last: Cell::new(clock::recent()),
             awaits_client: Cell::new(false),
             failed: Cell::new(None),
         });
@@ -475,12 +494,13 @@ async fn send(
             inner: body,
             progress: shared,
             timeout: worker.shared.settings.timeouts.client,
-            sleep: None,
+            alarm: Alarm::default(),
+            waits_since: None,
             count,
             conn: client.state.clone(),
         });
     }
-    let call = Call {
+    let mut call = Call {
         worker,
         head,
         host,
@@ -493,7 +513,7 @@ async fn send(
         timeout: rule.policy.timeout_server,
         early: &|status, headers| client.state.early_answer(status, headers),
     };
-    upstream::send::send(&worker.group(&rule.upstream), call).await
+    upstream::send::send(&worker.group(&rule.upstream), &mut call).await
 }
 
 /// With `Expect: 100-continue` the body is held back until the upstream asks for it (RFC 9110 §10.1.1).

@@ -284,6 +284,11 @@ pub async fn run(
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, entry: Entry) {
     let connections_max = (worker.shared.settings.connections_max / worker.shared.settings.workers).max(1);
+    // Where every address is listened on, each connection has to be asked for its own.
+    let local = listener
+        .local_addr()
+        .ok()
+        .filter(|local| !local.ip().is_unspecified());
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -302,37 +307,30 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, entry: Entry) {
             worker.counters.refused(Refusal::ConnectionsMax);
             continue;
         }
-        let _ = stream.set_nodelay(true);
         let open = worker.open();
-        let worker = worker.clone();
-        tokio::task::spawn_local(async move {
-            admit(worker, stream, client, entry).await;
-            drop(open);
-        });
+        let local = (local.or_else(|| stream.local_addr().ok()))
+            .unwrap_or_else(|| SocketAddr::new(worker.shared.settings.listen, entry.port));
+        tokio::task::spawn_local(admit(open, stream, Peers { client, local }, entry));
     }
 }
 
-/// What a connection is, and who serves it.
-async fn admit(worker: Rc<Worker>, mut stream: TcpStream, client: SocketAddr, entry: Entry) {
-    let local = stream.local_addr();
-    let mut peers = Peers {
-        client,
-        local: local.unwrap_or_else(|_| SocketAddr::new(worker.shared.settings.listen, entry.port)),
-    };
-    if entry.accept_proxy && worker.shared.settings.proxy_protocol.is_from(client.ip()) {
+/// What a connection is, and who serves it. What few connections need is boxed: thousands that are idle hold the rest.
+async fn admit(open: Open, mut stream: TcpStream, mut peers: Peers, entry: Entry) {
+    let worker = &open.0;
+    if entry.accept_proxy && worker.shared.settings.proxy_protocol.is_from(peers.client.ip()) {
         let limit = worker.shared.settings.timeouts.http_request;
-        let told = tokio::time::timeout(limit, proxy_protocol::receive(&mut stream)).await;
-        match told.unwrap_or(Err(Refusal::ProxyHeaderTimeout)) {
+        let told = tokio::time::timeout(limit, proxy_protocol::receive(&mut stream));
+        match Box::pin(told).await.unwrap_or(Err(Refusal::ProxyHeaderTimeout)) {
             Ok(told) => peers = told.unwrap_or(peers),
             Err(refusal) => return worker.counters.refused(refusal),
         }
     }
     let has_streams = worker.rules().streams.get(entry.port).is_some();
     let stream = match has_streams || !entry.is_http {
-        true => stream::serve(&worker, stream, peers, entry).await,
+        true => Box::pin(stream::serve(worker, stream, peers, entry)).await,
         false => Some(stream),
     };
     if let Some(stream) = stream {
-        conn::serve(worker, stream, peers, entry).await;
+        conn::serve(worker.clone(), stream, peers, entry).await;
     }
 }

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -52,6 +52,7 @@ pub async fn serve<T: Transport>(
         conn.as_mut().graceful_shutdown();
     }
     let mut sleep = pin!(tokio::time::sleep(step(&timeouts)));
+    let mut waker: Option<Waker> = None;
 
     let end = poll_fn(|cx| {
         if let Poll::Ready(result) = conn.as_mut().poll(cx) {
@@ -65,14 +66,25 @@ pub async fn serve<T: Transport>(
         {
             return Poll::Ready(End::Over(result));
         }
-        if !draining && drain.as_mut().poll(cx).is_ready() {
+        // Both know whom to wake from the first look on; after that, looking costs more than what they would say.
+        let is_known = waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !is_known {
+            waker = Some(cx.waker().clone());
+        }
+        if !draining && (!is_known || worker.draining.get()) && drain.as_mut().poll(cx).is_ready() {
             draining = true;
             conn.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        while (!is_known || sleep.is_elapsed()) && sleep.as_mut().poll(cx).is_ready() {
             match state.check(&timeouts) {
-                Ok(next) => sleep.as_mut().reset(next),
+                Ok(next) => {
+                    sleep.as_mut().reset(next);
+                    // Registers, or rings at once.
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        break;
+                    }
+                }
                 Err(expired) => return Poll::Ready(End::Expired(expired)),
             }
         }

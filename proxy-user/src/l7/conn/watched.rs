@@ -23,17 +23,24 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream of bytes over a socket.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether its end has to be said before the socket is closed.
+    const SAYS_GOODBYE: bool;
+
     /// The socket itself.
     fn socket(&self) -> &TcpStream;
 }
 
 impl Transport for TcpStream {
+    const SAYS_GOODBYE: bool = false;
+
     fn socket(&self) -> &TcpStream {
         self
     }
 }
 
 impl Transport for TlsStream<TcpStream> {
+    const SAYS_GOODBYE: bool = true;
+
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
     }
@@ -180,6 +187,10 @@ impl<T: Transport> AsyncWrite for Watched<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever shuts down closes next, which says the same; only a tunnel goes on in the other direction.
+        if !T::SAYS_GOODBYE && !self.state.is_tunnel() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

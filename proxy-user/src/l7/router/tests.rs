@@ -27,13 +27,8 @@ fn scan<'a>(snapshot: &'a Snapshot, subject: &Subject<'_>) -> Route<'a> {
     if let Some((service, rule)) = all.find(|(_, rule)| rule.matcher.matches(subject)) {
         return Route::Forward(service, rule);
     }
-    match snapshot
-        .services
-        .iter()
-        .flat_map(rules)
-        .filter(|(_, rule)| rule.is_default)
-        .last()
-    {
+    let mut all = snapshot.services.iter().flat_map(rules);
+    match all.rfind(|(_, rule)| rule.is_default) {
         Some((service, rule)) => Route::Forward(service, rule),
         None => Route::None,
     }

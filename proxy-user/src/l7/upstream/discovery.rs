@@ -76,10 +76,13 @@ impl Discovery {
 
 /// Waits until the tasks of a group are known well enough to use them.
 pub async fn ensure(group: &Rc<Group>, worker: &Rc<Worker>) {
-    let discovery = &group.discovery;
-    if discovery.is_fresh.get() {
-        return;
+    if !group.discovery.is_fresh.get() {
+        Box::pin(ask_and_wait(group, worker)).await;
     }
+}
+
+async fn ask_and_wait(group: &Rc<Group>, worker: &Rc<Worker>) {
+    let discovery = &group.discovery;
     // Created before the question, so that its answer cannot be missed.
     let answered = discovery.answered.notified();
     discovery.begin(group, worker);

@@ -33,6 +33,7 @@ use super::queue::Queue;
 use super::target::{self, Protocol, Target};
 use super::task::{Busy, Conn, Task};
 use super::{Upstream, sticky};
+use crate::l7::clock;
 use crate::l7::limits;
 use crate::l7::proxy_protocol::{self, Peers};
 use crate::l7::refusal::Refusal;
@@ -107,7 +108,7 @@ impl Lease {
             busy,
             ..
         } = self;
-        let now = Instant::now();
+        let now = clock::recent();
         conn.served += 1;
         // Such a connection is its client's.
         let is_owned = group.target.proxy_protocol.is_some();
@@ -279,7 +280,7 @@ impl Group {
             if let Some(leased) = self.reuse(&task, fresh) {
                 return Ok(leased);
             }
-            let failed = match self.begin(worker, &task, pick).await {
+            let failed = match Box::pin(self.begin(worker, &task, pick)).await {
                 Ok(leased) => return Ok(leased),
                 Err(failed) => failed,
             };

@@ -54,6 +54,10 @@ impl Queue {
         if let Ok(permit) = turns.clone().try_acquire_owned() {
             return Ok(Turn(Some(permit)));
         }
+        Box::pin(self.wait(turns)).await
+    }
+
+    async fn wait(&self, turns: &Arc<Semaphore>) -> Result<Turn, Refusal> {
         if self.waiting.get() >= self.waiting_max {
             return Err(Refusal::QueueFull);
         }

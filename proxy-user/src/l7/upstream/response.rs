@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::group::Lease;
 use super::h1::decode::Decoder;
@@ -18,12 +18,15 @@ use super::h2::Part;
 use super::queue::Turn;
 use super::task::Busy;
 use crate::l7::body::{BodyError, Progress};
+use crate::l7::clock::{self, Alarm};
 
 /// What follows the head of an answer.
 pub struct ResponseBody {
     kind: Kind,
     wait: Wait,
-    sleep: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
+    /// Since when it is silent.
+    silent_since: Option<Instant>,
     /// The request counts against the service's limit until its answer has ended.
     turn: Option<Turn>,
     /// Why it broke off; told only after what came before has been written.
@@ -72,7 +75,8 @@ impl ResponseBody {
                 keeps,
             },
             wait,
-            sleep: None,
+            alarm: Alarm::default(),
+            silent_since: None,
             turn: Some(turn),
             broken: None,
         };
@@ -88,7 +92,8 @@ impl ResponseBody {
                 held: (part, busy),
             },
             wait,
-            sleep: None,
+            alarm: Alarm::default(),
+            silent_since: None,
             turn: Some(turn),
             broken: None,
         };
@@ -124,7 +129,7 @@ impl ResponseBody {
         }
         self.kind = Kind::Ended;
         self.turn = None;
-        self.sleep = None;
+        self.alarm = Alarm::default();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -170,9 +175,7 @@ impl ResponseBody {
             }
         };
         if let Poll::Ready(frame) = polled {
-            if let Some(sleep) = &mut self.sleep {
-                sleep.as_mut().reset(Instant::now() + self.wait.timeout);
-            }
+            self.silent_since = None;
             match frame {
                 None => self.end(),
                 Some(Ok(_)) => self.end_if_known(),
@@ -184,22 +187,16 @@ impl ResponseBody {
             }
             return Poll::Ready(frame);
         }
-        let timeout = self.wait.timeout;
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            let silent_since = *self.silent_since.get_or_insert_with(clock::recent);
+            ready!(self.alarm.poll(cx, silent_since + self.wait.timeout));
             // A client that still sends, slowly, is not the task's silence; it has a timeout of its own.
-            let awaits_client = self
-                .wait
-                .progress
-                .as_ref()
-                .is_some_and(|progress| progress.awaits_client.get());
+            let awaits_client =
+                (self.wait.progress.as_ref()).is_some_and(|progress| progress.awaits_client.get());
             if !awaits_client {
                 return Poll::Ready(Some(Err(BodyError::UpstreamTimeout)));
             }
-            sleep.as_mut().reset(Instant::now() + timeout);
+            self.silent_since = None;
         }
     }
 }

@@ -29,6 +29,7 @@ use super::queue::Turn;
 use super::response::{ResponseBody, Wait};
 use super::task::{Busy, Task};
 use crate::l7::body::{Opener, Progress, ToUpstream};
+use crate::l7::clock::{self, Alarm};
 use crate::l7::limits;
 use crate::l7::proxy_protocol::Peers;
 use crate::l7::refusal::Refusal;
@@ -88,9 +89,9 @@ struct Failure {
 }
 
 /// Sends a request and waits for the head of the answer.
-pub async fn send(group: &Rc<Group>, mut call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn send(group: &Rc<Group>, call: &mut Call<'_>) -> Result<Reply, Refusal> {
     let turn = group.queue.enter().await?;
-    let pick = pick(group, &mut call);
+    let pick = pick(group, call);
     group.budget.deposit();
     let (mut tried, mut fresh, mut retries) = (Vec::new(), false, 0);
     loop {
@@ -101,13 +102,13 @@ pub async fn send(group: &Rc<Group>, mut call: Call<'_>) -> Result<Reply, Refusa
             call.worker.counters.upstream_reuses.up();
         }
         let outcome = match leased {
-            Leased::H1(lease) => over_h1(lease, &mut call, group).await,
-            Leased::H2(part, busy) => over_h2(part, busy, &mut call, group).await,
+            Leased::H1(lease) => over_h1(lease, call, group).await,
+            Leased::H2(part, busy) => Box::pin(over_h2(part, busy, call, group)).await,
         };
         let failure = match outcome {
             Ok(answered) => {
                 group.judge(&task, is_well(answered.status()), call.worker);
-                return answered.into_reply(turn, &call, session(group, &pick, &task));
+                return answered.into_reply(turn, call, session(group, &pick, &task));
             }
             Err(failure) => failure,
         };
@@ -233,6 +234,7 @@ async fn over_h1(mut lease: Lease, call: &mut Call<'_>, group: &Group) -> Result
     let upgrade = call.upgrade.map(HeaderValue::as_bytes);
     lease.conn.h1.begin(&call.head, framing, upgrade);
     let mut sending = Sending::new(body, framing);
+    let mut alarm = std::mem::take(&mut lease.conn.alarm);
     let mut exchange = Exchange {
         lease: &mut lease,
         sending: &mut sending,
@@ -241,10 +243,12 @@ async fn over_h1(mut lease: Lease, call: &mut Call<'_>, group: &Group) -> Result
         recycled: HeaderMap::new(),
     };
     let limit = group.target.timeout_response.unwrap_or(call.timeout);
-    let head = until_silent(|cx| exchange.poll(cx, call), call.progress.as_deref(), limit).await;
+    let progress = call.progress.as_deref();
+    let head = until_silent(|cx| exchange.poll(cx, call), progress, limit, &mut alarm).await;
     let is_sent = exchange.is_sent;
     let broken = match head {
         Some(Ok(head)) => {
+            lease.conn.alarm = alarm;
             let rest = (!is_sent).then(|| Box::new(sending));
             return Ok(Answered::H1(head, lease, rest));
         }
@@ -338,7 +342,13 @@ async fn over_h2(
         let mut answer = pin!(part.sender.try_send_request(request));
         let progress = call.progress.as_deref();
         let limit = group.target.timeout_response.unwrap_or(call.timeout);
-        until_silent(|cx| answer.as_mut().poll(cx), progress, limit).await
+        until_silent(
+            |cx| answer.as_mut().poll(cx),
+            progress,
+            limit,
+            &mut Alarm::default(),
+        )
+        .await
     };
     let mut error = match sent {
         Some(Ok(response)) => {
@@ -395,26 +405,19 @@ async fn until_silent<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     progress: Option<&Progress>,
     limit: Duration,
+    alarm: &mut Alarm,
 ) -> Option<T> {
-    let began = Instant::now();
-    let mut sleep = pin!(tokio::time::sleep_until(began + limit));
+    let began = clock::recent();
     poll_fn(|cx| {
         if let Poll::Ready(output) = poll(cx) {
             return Poll::Ready(Some(output));
         }
-        while sleep.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let since = match progress {
-                Some(progress) if progress.awaits_client.get() => now,
-                Some(progress) => progress.last.get().max(began),
-                None => began,
-            };
-            if now >= since + limit {
-                return Poll::Ready(None);
-            }
-            sleep.as_mut().reset(since + limit);
-        }
-        Poll::Pending
+        let since = match progress {
+            Some(progress) if progress.awaits_client.get() => clock::recent(),
+            Some(progress) => progress.last.get().max(began),
+            None => began,
+        };
+        alarm.poll(cx, since + limit).map(|()| None)
     })
     .await
 }

@@ -14,6 +14,7 @@ use super::h1::H1;
 use super::h2::Shared;
 use super::health::Health;
 use super::outlier::Record;
+use crate::l7::clock::{self, Alarm};
 use crate::l7::limits;
 
 /// A task as one worker sees it. *Who writes it*: the worker's thread. *Lifetime*: while it is in rotation, and after
@@ -52,6 +53,8 @@ pub struct Conn {
     pub idle_since: Instant,
     /// Requests that it has served.
     pub served: u32,
+    /// Rings when a request has waited for too long.
+    pub alarm: Alarm,
     _live: Live,
 }
 
@@ -123,7 +126,7 @@ impl Task {
         match self.mute_until.get() {
             None => false,
             Some(until) => {
-                let is_mute = Instant::now() < until;
+                let is_mute = clock::recent() < until;
                 if !is_mute {
                     self.mute_until.set(None);
                 }
@@ -134,7 +137,7 @@ impl Task {
 
     /// Whether it rests because requests failed.
     pub fn rests(&self) -> bool {
-        self.outlier.is_ejected() && self.outlier.rests(Instant::now())
+        self.outlier.is_ejected() && self.outlier.rests(clock::recent())
     }
 
     /// Connections that exist, idle or not.
@@ -155,6 +158,7 @@ impl Task {
             retire_at: now + age,
             idle_since: now,
             served: 0,
+            alarm: Alarm::default(),
             _live: live,
         }
     }
@@ -165,7 +169,7 @@ impl Task {
         if idle.is_empty() {
             return None;
         }
-        let now = Instant::now();
+        let now = clock::recent();
         while let Some(mut conn) = if oldest { idle.pop_front() } else { idle.pop_back() } {
             if conn.is_usable(now, idle_max) {
                 return Some(conn);

@@ -2,6 +2,8 @@
 //! Heads: requests to bytes, bytes to answers. What a task answers is not trusted: framing that two readers could read
 //! in two ways is an error, and so is everything that is not HTTP/1.
 
+use std::mem::MaybeUninit;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -139,9 +141,10 @@ pub fn parse(buf: &mut BytesMut, method: &Method, recycled: &mut HeaderMap) -> R
     /// Where a field's name and value begin and end; a head is shorter than 64 KiB.
     type Range = [u16; 4];
     let mut ranges: [Range; limits::HEADERS_MAX] = [[0; 4]; limits::HEADERS_MAX];
-    let mut fields = [httparse::EMPTY_HEADER; limits::HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut fields);
-    let end = match response.parse(buf) {
+    let mut fields = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let end = match parser.parse_response_with_uninit_headers(&mut response, buf, &mut fields) {
         Ok(httparse::Status::Complete(end)) if end <= limits::HEAD_BYTES_MAX => end,
         Ok(httparse::Status::Complete(_)) => return Err(Broken::Invalid("the head is too large")),
         Ok(httparse::Status::Partial) => return Ok(None),
