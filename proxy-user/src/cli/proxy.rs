@@ -65,7 +65,7 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PORTICO_LOG").unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new(
-            "info,hickory_resolver=error,hickory_net=error,hickory_proto=error",
+            "info,rustls=error,hickory_resolver=error,hickory_net=error,hickory_proto=error",
         )
     });
     // Somebody else's subscriber is as good.

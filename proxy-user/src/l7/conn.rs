@@ -32,9 +32,12 @@ mod early;
 mod h1;
 mod h2;
 mod meter;
+mod sent;
 mod watched;
 
 use early::Early;
+#[cfg(test)]
+pub use watched::PREFACE;
 use watched::Transport;
 
 const FRESH: u8 = 0;
@@ -59,6 +62,8 @@ pub struct ConnState {
     /// Answers of HTTP/2 that have given something and were not asked for more since.
     owed: AtomicU32,
     owed_ms: AtomicU64,
+    /// Streams of HTTP/2 were reset by the client, or for its mistakes.
+    had_resets: AtomicBool,
     /// Why it is ended, as an index of [`Refusal::ALL`], plus one.
     ended_for: AtomicUsize,
     /// Everything that hyper had to write has been written.
@@ -94,6 +99,7 @@ impl ConnState {
             head_ms: AtomicU64::new(0),
             owed: AtomicU32::new(0),
             owed_ms: AtomicU64::new(0),
+            had_resets: AtomicBool::new(false),
             ended_for: AtomicUsize::new(0),
             is_flushed: AtomicBool::new(true),
             end_is_hidden: AtomicBool::new(false),
@@ -204,6 +210,14 @@ impl ConnState {
         self.owed_ms.store(self.now_ms(), Relaxed);
         self.owed
             .store(self.owed.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+
+    fn reset_passed(&self) {
+        self.had_resets.store(true, Relaxed);
+    }
+
+    fn had_resets(&self) -> bool {
+        self.had_resets.load(Relaxed)
     }
 
     fn end_for(&self, refusal: Refusal) {

@@ -113,6 +113,10 @@ refusals! {
     ResetFlood = "h2_reset_flood", TOO_MANY_REQUESTS, "";
     /// HTTP/2: a frame that ends the connection, with GOAWAY.
     FrameInvalid = "h2_frame_invalid", BAD_REQUEST, "";
+    /// HTTP/2: a request that is malformed, or whose head is too large; its stream is reset.
+    StreamInvalid = "h2_stream_invalid", BAD_REQUEST, "";
+    /// HTTP/2: more requests at a time than were allowed; the stream is reset, and the client may ask again.
+    StreamRefused = "h2_stream_refused", SERVICE_UNAVAILABLE, "";
     /// accept(2) failed; nothing is answered.
     AcceptFailed = "accept_failed", SERVICE_UNAVAILABLE, "";
     /// The client reset its connection or its stream before it was answered to the end; nobody is left to answer.

@@ -24,6 +24,7 @@ mod compression;
 mod conformance;
 mod forwarding;
 mod fuzz;
+mod h2;
 mod labels;
 mod leaving;
 mod lifecycle;

@@ -88,7 +88,7 @@ pub async fn serve<T: Transport>(worker: &Worker, stream: Watched<T>, client: Rc
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::debug!(%error, "client connection");
-            if let Some(refusal) = state.ended_for().or_else(|| fault(&error)) {
+            if let Some(refusal) = state.ended_for().or_else(|| fault(&error, state.had_resets())) {
                 worker.counters.refused(refusal);
             }
         }
@@ -100,13 +100,15 @@ pub async fn serve<T: Transport>(worker: &Worker, stream: Watched<T>, client: Rc
 }
 
 /// What a client did that ended its connection. What it said with GOAWAY is no fault.
-fn fault(error: &hyper::Error) -> Option<Refusal> {
+fn fault(error: &hyper::Error, had_resets: bool) -> Option<Refusal> {
     let error = error.source()?.downcast_ref::<h2::Error>()?;
     if !error.is_go_away() || error.is_remote() {
         return None;
     }
     match error.reason() {
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refusal::ResetFlood),
+        // hyper has several limits, and does not say which it was.
+        Some(h2::Reason::ENHANCE_YOUR_CALM) if had_resets => Some(Refusal::ResetFlood),
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refusal::FrameFlood),
         _ => Some(Refusal::FrameInvalid),
     }
 }

@@ -6,9 +6,12 @@
 //! no request has to be paid for: by frames that do, or by what we write, beyond an allowance. Only the nine bytes in
 //! front of each frame are looked at; hyper checks the frames themselves.
 
+use std::io::IoSlice;
+
 use tokio::time::Instant;
 
 use super::ConnState;
+use super::sent::Sent;
 use super::watched::PREFACE;
 use crate::l7::limits;
 use crate::l7::refusal::Refusal;
@@ -16,6 +19,7 @@ use crate::l7::refusal::Refusal;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -31,6 +35,11 @@ pub struct Meter {
     credit: u32,
     resets: u32,
     refilled: Instant,
+    sent: Sent,
+    /// A frame has come; the first must be SETTINGS (RFC 9113 §3.4).
+    began: bool,
+    /// Bytes of the head that is open.
+    head_bytes: usize,
 }
 
 impl Default for Meter {
@@ -42,6 +51,9 @@ impl Default for Meter {
             credit: limits::H2_FRAMES_FREE,
             resets: limits::H2_RESETS_BURST,
             refilled: Instant::now(),
+            sent: Sent::default(),
+            began: false,
+            head_bytes: 0,
         }
     }
 }
@@ -70,9 +82,10 @@ impl Meter {
         Ok(())
     }
 
-    /// Something was written.
-    pub fn wrote(&mut self) {
+    /// Something was written; `tell` hears for which mistakes of the client streams were reset.
+    pub fn wrote(&mut self, bufs: &[IoSlice<'_>], written: usize, tell: impl FnMut(Refusal)) {
         self.earn();
+        self.sent.wrote(bufs, written, tell);
     }
 
     fn earn(&mut self) {
@@ -80,9 +93,23 @@ impl Meter {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, state: &ConnState) -> Result<(), Refusal> {
+        if !std::mem::replace(&mut self.began, true) && kind != SETTINGS {
+            return Err(Refusal::FrameInvalid);
+        }
+        match kind {
+            HEADERS => self.head_bytes = self.skip,
+            CONTINUATION => self.head_bytes += self.skip,
+            _ => {}
+        }
         let ends_head = flags & END_HEADERS != 0;
         match kind {
-            HEADERS | CONTINUATION if ends_head => state.head_is_open(false),
+            HEADERS | CONTINUATION if ends_head => {
+                state.head_is_open(false);
+                // hyper answers 431 by itself.
+                if self.head_bytes > limits::HEAD_BYTES_MAX {
+                    state.counters.refused(Refusal::HeadTooLarge);
+                }
+            }
             HEADERS => state.head_is_open(true),
             _ => {}
         }
@@ -97,6 +124,7 @@ impl Meter {
             self.credit = self.credit.checked_sub(1).ok_or(Refusal::FrameFlood)?;
         }
         if kind == RST_STREAM {
+            state.reset_passed();
             self.reset(Instant::now()).ok_or(Refusal::ResetFlood)?;
         }
         Ok(())
@@ -133,8 +161,10 @@ mod tests {
         const PING: u8 = 6;
         for cut in [1, 7, 9, 4096] {
             let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
-            meter.read(PREFACE, &state).unwrap();
-            let pings = frame(PING, 0, 8).repeat(limits::H2_FRAMES_FREE as usize);
+            meter
+                .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+                .unwrap();
+            let pings = frame(PING, 0, 8).repeat(limits::H2_FRAMES_FREE as usize - 1);
             for part in pings.chunks(cut) {
                 meter.read(part, &state).unwrap();
             }
@@ -145,11 +175,13 @@ mod tests {
     #[test]
     fn requests_and_what_we_write_pay_for_frames() {
         let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
-        meter.read(PREFACE, &state).unwrap();
+        meter
+            .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+            .unwrap();
         for _ in 0..10 * limits::H2_FRAMES_FREE {
             meter.read(&frame(8, 0, 4), &state).unwrap();
             meter.read(&frame(8, 0, 4), &state).unwrap();
-            meter.wrote();
+            meter.wrote(&[], 0, |_| {});
         }
         let empty = frame(DATA, 0, 0).repeat(limits::H2_FRAMES_FREE as usize + 1);
         assert_eq!(meter.read(&empty, &state), Err(Refusal::FrameFlood));
@@ -158,7 +190,9 @@ mod tests {
     #[test]
     fn resets_have_a_rate() {
         let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
-        meter.read(PREFACE, &state).unwrap();
+        meter
+            .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+            .unwrap();
         let pair = [
             frame(HEADERS, END_HEADERS | END_STREAM, 3),
             frame(RST_STREAM, 0, 4),
@@ -174,7 +208,9 @@ mod tests {
     #[test]
     fn a_head_that_does_not_end_is_seen() {
         let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
-        meter.read(PREFACE, &state).unwrap();
+        meter
+            .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+            .unwrap();
         meter.read(&frame(HEADERS, 0, 3), &state).unwrap();
         assert!(state.head_ms.load(super::super::Relaxed) > 0);
         meter.read(&frame(CONTINUATION, 0, 3), &state).unwrap();

@@ -156,7 +156,7 @@ impl<T: Transport> AsyncWrite for Watched<T> {
         let this = self.get_mut();
         ready!(this.write_early(cx))?;
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(&result);
+        this.wrote(&result, &[io::IoSlice::new(buf)]);
         result
     }
 
@@ -168,7 +168,7 @@ impl<T: Transport> AsyncWrite for Watched<T> {
         let this = self.get_mut();
         ready!(this.write_early(cx))?;
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(&result);
+        this.wrote(&result, bufs);
         result
     }
 
@@ -220,18 +220,22 @@ impl<T: Transport> Watched<T> {
 }
 
 impl<T> Watched<T> {
-    fn wrote(&mut self, result: &Poll<io::Result<usize>>) {
+    fn wrote(&mut self, result: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
         self.state.is_flushed.store(false, Relaxed);
         self.note(result);
+        if let (Some(meter), Poll::Ready(Ok(bytes))) = (&mut self.meter, result) {
+            let (counters, state) = (&self.counters, &self.state);
+            meter.wrote(bufs, *bytes, |refusal| {
+                state.reset_passed();
+                counters.refused(refusal);
+            });
+        }
     }
 
     fn note(&mut self, result: &Poll<io::Result<usize>>) {
         self.state.write_went(result.is_ready());
         if let Poll::Ready(Ok(bytes)) = result {
             self.counters.bytes_out.add(*bytes as u64);
-        }
-        if let (Some(meter), true) = (&mut self.meter, result.is_ready()) {
-            meter.wrote();
         }
     }
 }

@@ -8,11 +8,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::*;
 use crate::l7::settings::Port;
 use crate::l7::tls::testing::{Authority, self_signed};
+
+mod clients;
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -56,10 +59,17 @@ impl rustls::client::danger::ServerCertVerifier for Anything {
 }
 
 fn client(identity: Option<(&str, &str)>, alpn: &[&str]) -> Arc<ClientConfig> {
-    use rustls::pki_types::pem::PemObject;
+    client_of(rustls::DEFAULT_VERSIONS, identity, alpn)
+}
+
+fn client_of(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    identity: Option<(&str, &str)>,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(RootCertStore::empty());
     let mut config = match identity {
@@ -215,38 +225,6 @@ fn certificates_are_chosen_by_name_and_replaced_without_a_failed_handshake() {
     );
     assert_ne!(shown_for("a.org"), a);
     assert_eq!(site.refused("tls_failed"), 0);
-}
-
-#[test]
-fn client_certificates_are_asked_for_where_a_service_wants_them() {
-    let authority = Authority::new("clients");
-    let (certificate, key) = authority.issue(&["me"]);
-    let (stranger, stranger_key) = Authority::new("others").issue(&["me"]);
-    let site = site(|settings| {
-        let file = settings.state_dir.join("ca");
-        std::fs::write(&file, authority.pem()).unwrap();
-        settings.tls.client_authorities = Some(TlsSettings::read_authorities(&file).unwrap());
-    });
-    let origin = echo_origin();
-    let query = format!(
-        "serviceName=s&servicePath=/&verifyClientSsl=true&outboundHostname=127.0.0.1&port={}",
-        origin.port()
-    );
-    assert_eq!(site.reconfigure(&query).status, 200);
-    assert_eq!(site.put_certificate("a", &self_signed(&["a.org"])).status, 200);
-    let with = client(Some((&certificate, &key)), &[]);
-    // The second may resume the session of the first, and is known in either case.
-    for _ in 0..2 {
-        assert!(get(&mut connect(site.data(), "a.org", &with).unwrap(), "").starts_with("HTTP/1.1 200"));
-    }
-    let without = client(None, &[]);
-    assert!(get(&mut connect(site.data(), "a.org", &without).unwrap(), "").starts_with("HTTP/1.1 403"));
-    assert_eq!(site.refused("client_cert_missing"), 1);
-    let wrong = client(Some((&stranger, &stranger_key)), &[]);
-    // With TLS 1.3 the client learns of it when it reads.
-    let refused = connect(site.data(), "a.org", &wrong).and_then(|mut tls| tls.read(&mut [0; 1]));
-    assert!(refused.is_err());
-    assert_eq!(site.refused("tls_failed"), 1);
 }
 
 #[test]

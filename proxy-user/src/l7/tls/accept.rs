@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handshake.
 
+use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -41,12 +42,19 @@ impl Tls {
         };
         let session = stream.get_ref().1;
         worker.counters.tls_handshakes.up();
-        if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        let is_resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        if is_resumed {
             worker.counters.tls_resumed.up();
         }
+        let chain = session.peer_certificates().unwrap_or_default();
+        let is_verified = match is_resumed {
+            // rustls has just looked at it, or the connection would not be here.
+            false => !chain.is_empty(),
+            true => self.is_good_client(chain, UnixTime::now()),
+        };
         let handshake = Handshake {
             is_h2: session.alpn_protocol() == Some(b"h2"),
-            is_verified: session.peer_certificates().is_some_and(|chain| !chain.is_empty()),
+            is_verified,
         };
         Ok(Accepted { stream, handshake })
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 
@@ -64,6 +65,8 @@ pub struct Tls {
     pub config: Arc<ServerConfig>,
     /// The certificates in force.
     pub current: Arc<Current>,
+    /// Who says which client certificates are good; none while nobody is asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
@@ -82,15 +85,18 @@ impl Tls {
             .collect();
         let builder =
             ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions)?;
-        let builder = match &settings.client_authorities {
-            None => builder.with_no_client_auth(),
-            Some(roots) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
+        let verifier = match &settings.client_authorities {
+            None => None,
+            Some(roots) => Some(
+                WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
                     .allow_unauthenticated()
                     .build()
-                    .map_err(|error| rustls::Error::General(error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
-            }
+                    .map_err(|error| rustls::Error::General(error.to_string()))?,
+            ),
+        };
+        let builder = match verifier.clone() {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let mut config = builder.with_cert_resolver(current.clone());
         config.ignore_client_order = !protocol.client_order;
@@ -112,7 +118,19 @@ impl Tls {
         Ok(Tls {
             config: Arc::new(config),
             current,
+            verifier,
         })
+    }
+
+    /// Whether this chain is one that a full handshake would accept now.
+    ///
+    /// A ticket brings back the chain that the first handshake saw. It may have run out since, and the replica that
+    /// made the ticket may have had other authorities.
+    pub(in crate::l7) fn is_good_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        match (&self.verifier, chain) {
+            (Some(verifier), [own, others @ ..]) => verifier.verify_client_cert(own, others, now).is_ok(),
+            _ => false,
+        }
     }
 
     /// Whether ports with `:ssl` speak TLS.
