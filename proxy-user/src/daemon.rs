@@ -33,7 +33,7 @@ use crate::{
     admin,
     cli::Exit,
     health::Health,
-    kernel::KernelParts,
+    kernel::{KernelParts, parts::Engine},
     providers::{Provider, Report, api::Store},
 };
 
@@ -99,8 +99,8 @@ async fn follow(api: &Store, mailbox: &Mailbox) {
 }
 
 /// Runs until a signal says stop.
-pub async fn run(
-    parts: KernelParts,
+pub async fn run<D: Into<Engine>>(
+    parts: KernelParts<D>,
     provider: Provider,
     api: Store,
     first: Option<Report>,

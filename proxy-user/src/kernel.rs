@@ -12,6 +12,8 @@
 pub mod attach;
 pub mod clsact;
 pub mod dataplane;
+pub mod genetlink;
+pub mod ipvs;
 pub mod netlink;
 pub mod netns;
 pub mod object;

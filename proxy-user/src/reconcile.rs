@@ -26,6 +26,8 @@
 pub mod apply;
 pub mod datapath;
 pub mod desired;
+pub mod follow;
+pub mod ipvs;
 pub mod ops;
 pub mod plan;
 
@@ -35,6 +37,7 @@ pub mod fake;
 pub mod faulty;
 
 pub use apply::{Pass, Reconciler, Status};
+pub use follow::Follow;
 
 #[cfg(test)]
 mod tests;

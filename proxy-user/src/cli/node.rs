@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico node`.
 
+mod ipvs;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use proxy_ebpf::abi::{
@@ -68,6 +70,8 @@ pub struct Args {
     #[arg(long, value_name = "STATE=SECONDS,…", env = "PORTICO_FLOW_TIMEOUTS",
         default_value = "syn=63,established=432000,fin=120,udp=120,udp-stream=300", value_parser = timeouts)]
     flow_timeouts: Timeouts,
+    #[command(flatten)]
+    ipvs: ipvs::Args,
     /// Serve Prometheus metrics on this address (for example 127.0.0.1:9464) [default: none]
     #[arg(long, value_name = "ADDR", env = "PORTICO_METRICS")]
     metrics: Option<SocketAddr>,
@@ -79,6 +83,8 @@ pub fn run(args: Args) -> Result<(), Exit> {
     doctor::require_capabilities()?;
     let cgroup = match args.cgroup {
         Some(ref path) => path.clone(),
+        // IPVS needs none.
+        None if args.ipvs.forwards() => PathBuf::new(),
         None => doctor::cgroup2_mount().ok_or_else(|| Exit::Lacks {
             what: "no cgroup v2 hierarchy is mounted".into(),
             how: "mount -t cgroup2 none /sys/fs/cgroup/unified (after mkdir), or name one with --cgroup"
@@ -104,10 +110,18 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
         None if args.docker == NO_ENGINE => alone(&api, args.node.clone()),
         None => from_docker(&args.docker, args.node.clone()).await?,
     };
+    let uplinks: Vec<String> = args.uplink.into_iter().filter(|name| !name.is_empty()).collect();
+    if args.ipvs.forwards() {
+        let options = args.ipvs.options(uplinks, args.state);
+        let parts = tokio::task::spawn_blocking(move || kernel::ipvs::start(&options))
+            .await
+            .map_err(|error| Exit::Failed(format!("kernel side: {error}")))??;
+        return daemon::run(parts, provider, api, first, socket, args.metrics).await;
+    }
     let options = kernel::Options {
         bpffs: args.bpffs,
         cgroup,
-        uplinks: args.uplink.into_iter().filter(|name| !name.is_empty()).collect(),
+        uplinks,
         xdp: args.xdp,
         node_address: node_address.map(|address| address.0),
         state: args.state,

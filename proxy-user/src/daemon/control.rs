@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     cli::Exit,
-    kernel::parts::Inspect,
+    kernel::parts::{Engine, Inspect},
     model::{Cookie, Snapshot, Tables, Writer},
     providers::api::{self, Wanted},
-    reconcile::{Reconciler, Status, datapath::Datapath},
+    reconcile::{Follow, Reconciler, Status, ipvs},
 };
 
 /// Longest time between two turns.
@@ -32,7 +32,7 @@ pub const RESYNC: Duration = Duration::from_secs(60);
 /// The state of the control thread.
 pub struct Control {
     writer: Writer,
-    reconciler: Reconciler,
+    reconciler: Box<dyn Follow>,
     sandboxes: Sandboxes,
     local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
     shared: Arc<Shared>,
@@ -60,14 +60,22 @@ fn trim() {}
 impl Control {
     /// Reads back what is in the kernel.
     pub fn start(
-        datapath: Box<dyn Datapath>,
+        engine: impl Into<Engine>,
         own_cookie: u64,
         local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
         inspect: Inspect,
         shared: Arc<Shared>,
     ) -> Result<Self, Exit> {
-        let reconciler = Reconciler::restore(datapath)
-            .map_err(|error| Exit::Failed(format!("cannot read the maps back: {error}")))?;
+        let reconciler: Box<dyn Follow> = match engine.into() {
+            Engine::Maps(datapath) => Box::new(
+                Reconciler::restore(datapath)
+                    .map_err(|error| Exit::Failed(format!("cannot read the maps back: {error}")))?,
+            ),
+            Engine::Ipvs(kernel, options) => Box::new(
+                ipvs::Keeper::restore(kernel, options)
+                    .map_err(|error| Exit::Failed(format!("cannot read IPVS back: {error}")))?,
+            ),
+        };
         Ok(Self {
             writer: Writer::new(Cookie(own_cookie)),
             reconciler,

@@ -24,7 +24,13 @@ use super::{
     pins::{Pins, is_bpffs},
     xdp,
 };
-use crate::{cli::Exit, reconcile::datapath::Datapath};
+use crate::{
+    cli::Exit,
+    reconcile::{
+        datapath::Datapath,
+        ipvs::{self, Ipvs},
+    },
+};
 
 /// What the operator may set of the kernel side.
 #[derive(Clone, Debug)]
@@ -50,10 +56,30 @@ pub struct Options {
 /// Reads a task's namespace.
 pub type Inspect = Box<dyn Fn(&Path) -> Result<NamespaceFacts, NetnsError> + Send + Sync>;
 
+/// Who forwards.
+pub enum Engine {
+    /// Our programs: maps and task links.
+    Maps(Box<dyn Datapath>),
+    /// The kernel's own balancer.
+    Ipvs(Box<dyn Ipvs>, ipvs::Options),
+}
+
+impl From<Box<dyn Datapath>> for Engine {
+    fn from(datapath: Box<dyn Datapath>) -> Self {
+        Engine::Maps(datapath)
+    }
+}
+
+impl From<(Box<dyn Ipvs>, ipvs::Options)> for Engine {
+    fn from((kernel, options): (Box<dyn Ipvs>, ipvs::Options)) -> Self {
+        Engine::Ipvs(kernel, options)
+    }
+}
+
 /// The kernel side, as the daemon wires it.
-pub struct KernelParts {
-    /// Maps and task links.
-    pub datapath: Box<dyn Datapath>,
+pub struct KernelParts<D = Box<dyn Datapath>> {
+    /// Who forwards: maps and task links, or IPVS.
+    pub datapath: D,
     /// Netns cookie of the agent's own namespace.
     pub own_cookie: u64,
     /// The node's own addresses, now.
@@ -251,7 +277,8 @@ fn open_pins(bpffs: &Path) -> Result<Pins, Exit> {
     })
 }
 
-fn uplinks(names: &[String]) -> Result<Vec<netlink::Link>, Exit> {
+/// The interfaces that clients come in through.
+pub(super) fn uplinks(names: &[String]) -> Result<Vec<netlink::Link>, Exit> {
     let lacks = |what: String| Exit::Lacks {
         what,
         how: "name the interfaces that clients use with --uplink".into(),

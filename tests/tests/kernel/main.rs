@@ -9,6 +9,7 @@
 
 mod full;
 mod health;
+mod ipvs;
 mod programs;
 mod restart;
 mod sock;

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the control loop needs of a data plane, whichever it is.
+
+use std::collections::BTreeMap;
+
+use proxy_ebpf::abi::FrontendKey;
+
+use super::{Pass, Reconciler, Status, datapath::DatapathError};
+use crate::model::Tables;
+
+/// Keeps a kernel as the tables say.
+pub trait Follow: Send {
+    /// Reads the kernel again, in case somebody else changed it.
+    fn resync(&mut self) -> Result<(), DatapathError>;
+    /// Makes the kernel as the tables say, as far as it lets itself.
+    fn pass(&mut self, tables: &Tables) -> Pass;
+    /// What became of each frontend.
+    fn statuses(&self) -> &BTreeMap<FrontendKey, Status>;
+    /// What else there is to say of the last pass: subject -> why.
+    fn errors(&self) -> &BTreeMap<String, String>;
+}
+
+impl Follow for Reconciler {
+    fn resync(&mut self) -> Result<(), DatapathError> {
+        self.resync()
+    }
+
+    fn pass(&mut self, tables: &Tables) -> Pass {
+        self.pass(tables)
+    }
+
+    fn statuses(&self) -> &BTreeMap<FrontendKey, Status> {
+        self.statuses()
+    }
+
+    fn errors(&self) -> &BTreeMap<String, String> {
+        self.errors()
+    }
+}

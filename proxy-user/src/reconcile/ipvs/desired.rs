@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tables -> the virtual services that they mean. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use proxy_ebpf::abi::FrontendKey;
+
+use super::table::{Affinity, Destination, Forward, Key, Scheduler, Service, Virtual};
+use crate::{
+    model::{Backend, Frontend, FrontendAddr, Protocol, Reach, Tables},
+    reconcile::desired::frontend_key,
+};
+
+/// What holds for every service that does not say otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Who chooses.
+    pub scheduler: Scheduler,
+    /// Whether a client keeps its destination.
+    pub affinity: Option<Affinity>,
+    /// How packets get there.
+    pub forward: Forward,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            scheduler: Scheduler::Rr,
+            affinity: None,
+            forward: Forward::Nat,
+        }
+    }
+}
+
+/// A virtual service and the frontend that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The frontend.
+    pub frontend: FrontendKey,
+    /// The service.
+    pub is: Virtual,
+}
+
+/// Everything that should be in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Virtual services.
+    pub services: BTreeMap<Key, Wanted>,
+    /// VIPs, which the namespace must have to get their packets.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Every frontend of the tables; what IPVS cannot do, with the reason.
+    pub frontends: BTreeMap<FrontendKey, Result<(), String>>,
+    /// What is left out of frontends that are served.
+    pub notes: BTreeMap<String, String>,
+}
+
+/// What the tables mean.
+pub fn desired(tables: &Tables, options: &Options) -> Desired {
+    let mut desired = Desired::default();
+    for (address, frontend) in &tables.frontends {
+        let key = frontend_key(*address);
+        let outcome = add(&mut desired, tables, *address, frontend, options);
+        desired.frontends.insert(key, outcome);
+    }
+    desired
+}
+
+fn add(
+    desired: &mut Desired,
+    tables: &Tables,
+    address: FrontendAddr,
+    frontend: &Frontend,
+    options: &Options,
+) -> Result<(), String> {
+    let (keys, vip) = keys(address, tables, options)?;
+    let remote = frontend
+        .backends
+        .iter()
+        .filter(|backend| is_remote(backend))
+        .count();
+    if remote > 0 && remote == frontend.backends.len() {
+        return Err(format!(
+            "all {remote} tasks are on other nodes, and IPVS has no tunnel to them; use the node of a task"
+        ));
+    }
+    if remote > 0 {
+        desired.notes.insert(
+            address.to_string(),
+            format!("{remote} tasks on other nodes are left out: IPVS has no tunnel to them"),
+        );
+    }
+    if let Some(taken) = keys.iter().find(|key| desired.services.contains_key(key)) {
+        return Err(format!(
+            "{taken} is another frontend's too, and IPVS knows no networks"
+        ));
+    }
+    for key in keys {
+        let is = Virtual {
+            service: Service::new(options.scheduler, options.affinity),
+            destinations: destinations(key, frontend, options)?,
+        };
+        let frontend = frontend_key(address);
+        desired.services.insert(key, Wanted { frontend, is });
+    }
+    desired.addresses.extend(vip);
+    Ok(())
+}
+
+/// The virtual services of a frontend, and the address that the namespace needs for them.
+fn keys(
+    address: FrontendAddr,
+    tables: &Tables,
+    options: &Options,
+) -> Result<(Vec<Key>, Option<Ipv4Addr>), String> {
+    match address {
+        FrontendAddr::Vip {
+            address,
+            port: Some(port),
+            ..
+        } => {
+            let key = Key {
+                protocol: port.protocol,
+                address: SocketAddrV4::new(address.0, port.port),
+            };
+            Ok((vec![key], Some(address.0)))
+        }
+        // The kernel takes port 0 of persistent services only.
+        FrontendAddr::Vip { address, .. } if options.affinity.is_some() => {
+            let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| Key {
+                protocol,
+                address: SocketAddrV4::new(address.0, 0),
+            });
+            Ok((all.to_vec(), Some(address.0)))
+        }
+        FrontendAddr::Vip { .. } => Err(
+            "IPVS serves every port of an address only with affinity; name the port (ADDRESS:PORT/PROTOCOL) or \
+             give --ipvs-affinity"
+                .into(),
+        ),
+        FrontendAddr::Published { port, protocol } => {
+            let keys: Vec<Key> = tables
+                .local_addrs
+                .iter()
+                .map(|address| Key {
+                    protocol,
+                    address: SocketAddrV4::new(*address, port),
+                })
+                .collect();
+            if keys.is_empty() {
+                return Err("no uplink has an address".into());
+            }
+            Ok((keys, None))
+        }
+    }
+}
+
+fn is_remote(backend: &Backend) -> bool {
+    matches!(backend.reach, Reach::Remote { .. })
+}
+
+fn destinations(
+    key: Key,
+    frontend: &Frontend,
+    options: &Options,
+) -> Result<BTreeMap<SocketAddrV4, Destination>, String> {
+    let mut found = BTreeMap::new();
+    for backend in &frontend.backends {
+        let address = match backend.reach {
+            Reach::Direct => backend.address.0,
+            Reach::Local { gateway, .. } => gateway.address,
+            Reach::Remote { .. } => continue,
+        };
+        let ports = [backend.port, frontend.target_port, key.address.port()];
+        let port = ports.into_iter().find(|port| *port != 0).unwrap_or(0);
+        if options.forward == Forward::Dr && port != key.address.port() {
+            return Err(format!(
+                "direct routing cannot change the port {} to {port}; use --ipvs-forward nat",
+                key.address.port()
+            ));
+        }
+        let destination = Destination {
+            forward: options.forward,
+            weight: u32::from(!backend.draining),
+        };
+        // Two tasks may share a namespace, and with it an address: one that still takes connections decides.
+        let entry = found
+            .entry(SocketAddrV4::new(address, port))
+            .or_insert(destination);
+        entry.weight = entry.weight.max(destination.weight);
+    }
+    Ok(found)
+}
