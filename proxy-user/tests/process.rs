@@ -315,6 +315,8 @@ fn a_planted_secret_comes_out_nowhere() {
             .env("PORTICO_LOG", "trace")
             .env("DEBUG", "true")
             .env("USERS", "global:planted-password")
+            .env("STATS_USER", "planted-token")
+            .env("STATS_PASS", "planted-password")
             .env("PORTICO_SIBLINGS", "127.0.0.1:1");
     });
     let field = "Authorization: Bearer planted-token\r\n";
@@ -326,6 +328,11 @@ fn a_planted_secret_comes_out_nowhere() {
         "reconfigure?serviceName=a&users=u:planted-password&serviceCert=planted-key",
         "reconfigure?serviceName=a&servicePath=/a&port=1&users=u:planted-password&distribute=true",
         "reconfigure?serviceName=a&servicePath=/a&port=1&users=u:planted-password&persist=true",
+        "reconfigure?serviceName=c&servicePath=/c&port=1&addReqHeader=X-A%20b,Authorization%20Basic%20planted-key",
+        "reconfigure?serviceName=c&servicePath=/c&port=1&setReqHeader=Cookie%20planted-key%20%25[x]",
+        "reconfigure?serviceName=c&servicePath=/c&port=1&setReqHeader=Authorization%20Basic%20a,planted-key",
+        "reconfigure?serviceName=d&servicePath=/d&port=1&serviceHeader=X-Api-Key:planted-key",
+        "reconfigure?serviceName=e&servicePath=/e&port=1&setResHeader=Set-Cookie%20a=planted-key",
         "config",
         "config?type=json",
         "certs",
@@ -385,4 +392,72 @@ fn a_planted_secret_comes_out_nowhere() {
         std::fs::metadata(&state).unwrap().permissions().mode() & 0o777,
         0o600
     );
+}
+
+#[test]
+fn connections_and_clients_that_leave_are_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = origin.local_addr().unwrap().port();
+    let proxy = Proxy::start(dir.path(), |command| {
+        command.env("DEBUG", "true");
+    });
+    let entry = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    for query in [
+        format!("reconfigure?serviceName=web&servicePath=/&outboundHostname=127.0.0.1&port={port}"),
+        format!(
+            "reconfigure?serviceName=db&reqMode=tcp&srcPort={entry}&outboundHostname=127.0.0.1&port={port}"
+        ),
+    ] {
+        assert_eq!(
+            proxy.get(proxy.api, &format!("{BASE}/{query}"), "").unwrap().0,
+            200
+        );
+    }
+    // A client that resets while the service thinks.
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.data)).unwrap();
+    client
+        .write_all(b"GET /gone HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    let (mut thinking, _) = origin.accept().unwrap();
+    let mut first = [0; 4];
+    thinking.read_exact(&mut first).unwrap();
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    // A connection that is passed on whole.
+    let mut client = TcpStream::connect(("127.0.0.1", entry)).unwrap();
+    client.write_all(b"ask").unwrap();
+    let (mut served, _) = origin.accept().unwrap();
+    served.write_all(b"answer").unwrap();
+    drop(served);
+    let mut answer = String::new();
+    // A reset is an end as well: what was asked was not read.
+    let _ = client.read_to_string(&mut answer);
+    drop(client);
+    let began = Instant::now();
+    loop {
+        let log = std::fs::read_to_string(dir.path().join("stdout")).unwrap();
+        let has = |parts: &[&str]| {
+            log.lines()
+                .any(|line| parts.iter().all(|part| line.contains(part)))
+        };
+        let gone = has(&[
+            &format!(" services web-be{port}_0/web "),
+            " -1 0 - - CH-- ",
+            "\"GET /gone HTTP/1.1\"",
+        ]);
+        let passed = has(&[&format!(" tcpFE_{entry} db-be{port}_0/db "), " 6 "]);
+        if gone && passed {
+            break;
+        }
+        assert!(began.elapsed() < DEADLINE, "{log}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    proxy.kill();
 }

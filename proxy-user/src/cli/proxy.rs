@@ -11,6 +11,7 @@ use crate::l7::server::{Proxy, StartError};
 mod environment;
 mod flags;
 mod resolve;
+mod statistics;
 mod tls;
 mod unsupported;
 mod values;
@@ -37,6 +38,7 @@ pub fn run(args: Args) -> Result<(), Exit> {
     };
     unsupported::refuse(&sources)?;
     let settings = resolve::settings(*args.flags, &sources, limits::connections_possible())?;
+    let pause = resolve::pause(&sources)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::Failed(format!("cannot make a runtime: {error}")))?;
     runtime.block_on(async {
@@ -46,6 +48,7 @@ pub fn run(args: Args) -> Result<(), Exit> {
             signal(tokio::signal::unix::SignalKind::interrupt())?,
         );
         let (mut terminate, mut interrupt) = signals;
+        tokio::time::sleep(pause).await;
         let proxy = Proxy::start(settings).map_err(explain)?;
         tracing::info!(data = ?proxy.data, api = %proxy.api, "ready");
         tokio::select! {

@@ -26,14 +26,18 @@ use super::worker::Worker;
 
 mod date;
 pub mod format;
+mod stream;
 
 pub use format::Format;
+pub use stream::StreamLine;
 
 /// What is logged, and how.
 #[derive(Debug)]
 pub struct AccessLog {
     /// The shape of a line.
     pub format: Format,
+    /// Of a connection that was passed on whole; none is not logged.
+    pub stream_format: Option<Format>,
     /// DEBUG_ERRORS_ONLY: only what went wrong.
     pub errors_only: bool,
     /// CAPTURE_REQUEST_HEADER: fields and how much of them.

@@ -23,7 +23,7 @@ use super::peers::{self, Peers};
 use super::settings::Settings;
 use super::spec::ServiceSpec;
 use super::state::Keeper;
-use super::stats::rates::Rates;
+use super::stats::view::View;
 use super::table::Table;
 use super::{labels, limits, tls};
 
@@ -36,7 +36,6 @@ mod views;
 
 use answer::{Answer, TEXT, moved, plain, respond};
 pub use guard::Guard;
-pub use views::count_rates;
 
 const PREFIX: &str = "/v1/docker-flow-proxy/";
 /// Every path that is served, without the slash that is redirected away.
@@ -76,8 +75,8 @@ pub struct Api {
     pub listener_answered: AtomicBool,
     /// What is known of the labels.
     pub labels: labels::State,
-    /// Sessions per second.
-    pub rates: Mutex<Rates>,
+    /// What is counted, in rows.
+    pub view: Arc<View>,
 }
 
 /// Accepts connections for as long as it is polled.

@@ -159,7 +159,7 @@ impl<'a> Shared<'a> {
         }
         if !dest.is_http() {
             let settings = context.settings;
-            let stream = stream::compile::destination(self.spec, dest, &settings.timeouts);
+            let stream = stream::compile::destination(self.spec, dest, &settings.timeouts, context.backends);
             let stream = stream.map_err(|p| Problem {
                 name: name(&p.name),
                 ..p

@@ -8,6 +8,8 @@ mod expression;
 pub use expression::Facts;
 use expression::{Expression, Fetches};
 
+use super::secret;
+
 /// What RFC 9110 §7.6.1 calls hop-by-hop. Transfer-Encoding too: the framing of the next hop is written by the proxy,
 /// never copied.
 static HOP_BY_HOP: [HeaderName; 7] = [
@@ -132,7 +134,14 @@ impl HeaderEdits {
         let pairs = |which: usize, items: &[String]| -> Result<Vec<_>, (usize, String)> {
             items
                 .iter()
-                .map(|item| pair(item, fetches).map_err(|text| (which, text)))
+                .map(|item| {
+                    pair(item, fetches).map_err(|text| {
+                        // An error quotes what it is about.
+                        let is_shown = secret::shown_rules(items).iter().any(|shown| shown == item);
+                        let hidden = "the value of a field that is not shown cannot be used";
+                        (which, if is_shown { text } else { hidden.to_owned() })
+                    })
+                })
                 .collect()
         };
         Ok(HeaderEdits {

@@ -110,14 +110,14 @@ impl Params {
 
     /// The query again, with `distribute=false`, sorted by name as the original's fan-out sends it.
     pub fn for_sibling(&self) -> String {
-        let mut pairs: Vec<&(String, String)> = self
-            .0
-            .iter()
+        let mut pairs: Vec<(&str, &str)> = (self.0.iter())
+            .map(|(key, value)| (key.as_str(), value.as_str()))
             .filter(|(key, _)| !key.eq_ignore_ascii_case("distribute"))
+            .chain([("distribute", "false")])
             .collect();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        // By name alone: of two values with one name the order counts.
+        pairs.sort_by_key(|(key, _)| *key);
         let mut out = form_urlencoded::Serializer::new(String::new());
-        out.append_pair("distribute", "false");
         for (key, value) in pairs {
             out.append_pair(key, value);
         }

@@ -33,6 +33,7 @@ use super::limits;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::router::{FrontRedirect, RedirectWhen, Route, Rule, Subject};
+use super::stats::page::{self, Wanted};
 use super::stats::{BytesIn, InProgress};
 use super::tls::Handshake;
 use super::tunnel;
@@ -141,6 +142,10 @@ pub async fn handle(
             note(&mut end, parts.status);
             Response::from_parts(parts, Outgoing::full(Bytes::new(), end))
         }
+        Ok(Answer::Page(page)) => {
+            note(&mut end, page.status());
+            page.map(|body| Outgoing::full(body, end))
+        }
         Ok(Answer::Challenge(challenge)) => {
             let mut response = refuse(&client, Refusal::Unauthorized, end);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -160,6 +165,8 @@ enum Answer {
     Upstream(hyper::http::response::Parts, ResponseBody, Option<Box<Encoder>>),
     /// A redirect or the answer to an upgrade: no body.
     Own(hyper::http::response::Parts),
+    /// The statistics page.
+    Page(Box<Response<Bytes>>),
     /// 401 with this challenge.
     Challenge(HeaderValue),
 }
@@ -180,6 +187,11 @@ async fn forward(
         return Err(Refusal::AddressDeniedEverywhere);
     }
     let host = parse(&request)?.into_owned();
+    if let Some(stats) = &worker.shared.settings.stats
+        && let Some(answer) = Box::pin(statistics(client, stats, &mut request)).await?
+    {
+        return Ok(answer);
+    }
     let rules = worker.rules();
     let subject = Subject {
         path: request.uri().path(),
@@ -225,6 +237,34 @@ async fn forward(
     let count = end.backend.as_ref().map(InProgress::bytes_in);
     let reply = send(client, rule, head, &host, upgrade.as_ref(), body, count).await?;
     respond(client, reply, rule, upgrade, wish)
+}
+
+/// The statistics page, if the request is for it.
+async fn statistics(
+    client: &Client,
+    stats: &page::Settings,
+    request: &mut Request<Incoming>,
+) -> Result<Option<Answer>, Refusal> {
+    let worker = &client.worker;
+    let wanted = stats.wanted(client.peers.local.port(), target(request.uri()));
+    match wanted {
+        Wanted::Other => return Ok(None),
+        Wanted::Nothing => return Err(Refusal::NoRoute),
+        Wanted::Page | Wanted::Csv => {}
+    }
+    match worker
+        .guard
+        .check(stats.credentials.as_slice(), request.headers_mut())
+        .await
+    {
+        Ok(()) => {}
+        Err(Denied::Challenge(challenge)) => return Ok(Some(Answer::Challenge(challenge))),
+        Err(Denied::Refused(refusal)) => return Err(refusal),
+    }
+    let (headers, body) = page::render(&wanted, &worker.shared.view.rows());
+    let mut response = Response::new(body.into());
+    *response.headers_mut() = headers;
+    Ok(Some(Answer::Page(Box::new(response))))
 }
 
 // ---- parse ----

@@ -22,6 +22,7 @@ use regex::Regex;
 use self::base::{Base, Since};
 use super::compile::Policy;
 use super::domain::DomainPattern;
+use super::secret;
 use super::stats::Backend;
 use super::stream::table::{StreamDest, StreamTable};
 use super::upstream::Upstream;
@@ -122,7 +123,7 @@ pub enum RedirectWhen {
 }
 
 /// What a rule asks of a request. An empty list asks nothing, but a rule without a path matches none.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Matcher {
     /// One of them must match.
     pub paths: Vec<PathPattern>,
@@ -136,6 +137,34 @@ pub struct Matcher {
     pub user_agents: Vec<Box<[u8]>>,
     /// The listener's port.
     pub port: Option<u16>,
+}
+
+impl std::fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| match secret::is_in(name.as_str()) {
+                true => (name.as_str(), secret::REDACTED.to_owned()),
+                false => (name.as_str(), text(value)),
+            });
+        f.debug_struct("Matcher")
+            .field("paths", &self.paths)
+            .field("excludes", &self.excludes)
+            .field("domains", &self.domains)
+            .field("headers", &headers.collect::<Vec<_>>())
+            .field(
+                "user_agents",
+                &self
+                    .user_agents
+                    .iter()
+                    .map(|agent| text(agent))
+                    .collect::<Vec<_>>(),
+            )
+            .field("port", &self.port)
+            .finish()
+    }
 }
 
 /// One path pattern.

@@ -16,6 +16,7 @@ use super::metrics::Counters;
 use super::peers::{Copy, Peers};
 use super::settings::{Port, Settings};
 use super::source::{KeptService, Source};
+use super::stats::view::View;
 use super::table::Table;
 use super::tls::{self, Tls};
 use super::worker::{self, Shared};
@@ -112,12 +113,18 @@ impl Proxy {
             }
         }
 
+        let counters: Vec<Arc<Counters>> = (0..settings.workers).map(|_| Arc::default()).collect();
+        let view = Arc::new(View::new(
+            counters.clone(),
+            snapshot.clone(),
+            settings.connections_max,
+        ));
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             tls: Some(tls),
             snapshot,
+            view: view.clone(),
         });
-        let counters: Vec<Arc<Counters>> = (0..settings.workers).map(|_| Arc::default()).collect();
         let (stop, stopped) = watch::channel(false);
         let (mut log, mut log_thread) = (None, None);
         if settings.access_log.is_some() {
@@ -158,7 +165,7 @@ impl Proxy {
                     guard,
                     listener_answered: AtomicBool::new(false),
                     labels: labels::State::default(),
-                    rates: Mutex::default(),
+                    view,
                     table: Mutex::new(table),
                     keeper,
                     peers: Peers::new(&settings, api_address.port()),
@@ -166,7 +173,8 @@ impl Proxy {
                     certs,
                     settings,
                 });
-                tokio::spawn(api::count_rates(api.clone()));
+                let view = api.view.clone();
+                tokio::spawn(async move { view.count_rates().await });
                 let sources = async {
                     let watched = (api.settings.listener.clone(), api.settings.docker.clone());
                     let listener = async {

@@ -18,6 +18,7 @@ use super::forwarded::Forwarding;
 use super::prefixes::AddressPolicy;
 use super::proxy_protocol::Acceptance;
 use super::spec::User;
+use super::stats;
 use super::tls::TlsSettings;
 use super::upstream::sticky::StickyKey;
 
@@ -76,6 +77,10 @@ pub struct Settings {
     pub nameservers: Vec<SocketAddr>,
     /// DFP_SERVICE_*.
     pub services: Vec<environment::Service>,
+    /// STATS_*: the statistics page, if it is on.
+    pub stats: Option<stats::page::Settings>,
+    /// SKIP_ADDRESS_VALIDATION=false: a service that has no address is refused.
+    pub validates_addresses: bool,
     /// USERS, ready to compare with.
     pub credentials: Option<Arc<Credentials>>,
     /// The proxy's own service name, for `tasks.<name>`.

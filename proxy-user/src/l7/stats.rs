@@ -14,9 +14,11 @@ use super::metrics::Cell;
 use super::refusal::Refusal;
 
 pub mod csv;
+pub mod page;
 pub mod prometheus;
 pub mod rates;
 pub mod rows;
+pub mod view;
 
 /// Counters of one backend. *Who writes it*: workers, each its shard. *Lifetime*: as long as a rule names it, also
 /// through changes of that rule.

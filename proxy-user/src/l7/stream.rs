@@ -10,14 +10,15 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 pub mod compile;
 mod connect;
-mod copy;
+pub mod copy;
 pub mod hello;
 pub mod table;
 
@@ -25,20 +26,24 @@ pub use connect::State;
 
 use self::hello::Hello;
 use self::table::{StreamPort, StreamRule};
+use super::access_log::StreamLine;
 use super::limits;
 use super::listen::Entry;
 use super::proxy_protocol::{self, Peers, peek_more};
 use super::refusal::Refusal;
+use super::stats::InProgress;
 use super::worker::Worker;
 
 /// Serves a connection until it ends, or gives it back: it is HTTP's.
 pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, peers: Peers, entry: Entry) -> Option<TcpStream> {
+    let (at, began) = (SystemTime::now(), Instant::now());
     let port = worker.rules().streams.get(entry.port).cloned();
     let choice = match &port {
         Some(port) => choose(port, &stream).await,
         // The service has gone since the connection was accepted.
         None => Err(Refusal::NoStreamRoute),
     };
+    let mut end = None;
     let outcome = match choice {
         Err(_) if entry.is_http => return Some(stream),
         Err(refusal) => Err(refusal),
@@ -47,14 +52,60 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, peers: Peers, entry: 
                 // Finds out that a client has vanished; without it the tunnel's timeout does.
                 let _ = socket2::SockRef::from(&stream).set_keepalive(true);
             }
-            run(worker, &stream, &peers, &rule).await
+            run(
+                worker,
+                &stream,
+                &peers,
+                &rule,
+                end.insert(StreamEnd::new(worker, rule.clone())),
+            )
+            .await
         }
     };
     // Counted before the client sees the end.
     if let Err(refusal) = outcome {
         worker.counters.refused(refusal);
+        if let Some(end) = &end {
+            end.counted.refused(refusal);
+        }
     }
+    let line = StreamLine {
+        at,
+        began,
+        worker,
+        peers: &peers,
+        port: entry.port,
+        end: end.as_ref(),
+        refusal: outcome.err(),
+    };
+    line.write();
     None
+}
+
+/// How a connection that a rule took went.
+pub struct StreamEnd {
+    /// The rule.
+    pub rule: Arc<StreamRule>,
+    /// Counts it for as long as it is there.
+    counted: InProgress,
+    /// When it was connected.
+    pub connected: Option<Instant>,
+    /// Bytes from the client and to it.
+    pub bytes: (u64, u64),
+    /// Nothing moved for too long, or a side broke off.
+    pub ended: Option<copy::End>,
+}
+
+impl StreamEnd {
+    fn new(worker: &Rc<Worker>, rule: Arc<StreamRule>) -> Self {
+        StreamEnd {
+            counted: worker.in_progress(&rule.first().stats),
+            rule,
+            connected: None,
+            bytes: (0, 0),
+            ended: None,
+        }
+    }
 }
 
 /// The rule that takes the connection.
@@ -93,6 +144,7 @@ async fn run(
     client: &TcpStream,
     peers: &Peers,
     rule: &StreamRule,
+    end: &mut StreamEnd,
 ) -> Result<(), Refusal> {
     let (mut upstream, _counted) = connect::connect(worker, rule, peers.client).await?;
     let _ = upstream.set_nodelay(true);
@@ -102,9 +154,14 @@ async fn run(
         let sent = upstream.write_all(&header).await;
         sent.map_err(|_| Refusal::UpstreamUnreachable)?;
     }
+    end.connected = Some(Instant::now());
     worker.counters.streams.up();
     worker.counters.streams_open.up();
-    let ended = copy::both(worker, client, &upstream, rule.settings().timeout_tunnel).await;
+    let (ended, up, down) = copy::both(worker, client, &upstream, rule.settings().timeout_tunnel).await;
+    end.bytes = (up, down);
+    end.counted.shard().bytes_in.add(up);
+    end.counted.shard().bytes_out.add(down);
+    end.ended = Some(ended);
     worker.counters.streams_open.down();
     match ended {
         copy::End::Whole | copy::End::Idle => {}

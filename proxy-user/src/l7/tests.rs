@@ -163,6 +163,8 @@ pub(in crate::l7) fn settings(state: &std::path::Path) -> Settings {
         error_pages: Arc::default(),
         nameservers: Vec::new(),
         services: Vec::new(),
+        stats: None,
+        validates_addresses: false,
         credentials: None,
         service_name: "proxy".into(),
         siblings: Vec::new(),

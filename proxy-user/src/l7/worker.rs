@@ -24,6 +24,7 @@ use super::refusal::Refusal;
 use super::resolver::Resolver;
 use super::router::Snapshot;
 use super::settings::Settings;
+use super::stats::view::View;
 use super::stats::{Backend, InProgress, Ours};
 use super::tls::Tls;
 use super::upstream::Upstream;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub tls: Option<Tls>,
     /// Swapped by the table.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What all workers have counted.
+    pub view: Arc<View>,
 }
 
 /// A worker's own reference to the rules, so that requests do not write to a count that other workers share.

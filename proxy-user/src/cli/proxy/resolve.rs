@@ -75,6 +75,7 @@ pub(super) fn settings(
     let protocol = sources.text("DEFAULT_PROTOCOL")?.unwrap_or_default();
     let services = environment::services(sources.variable, &defaults, &protocol.to_ascii_lowercase())
         .map_err(Exit::Usage)?;
+    let stats = super::statistics::settings(sources, &mut all_ports)?;
     let tls = super::tls::settings(sources, &args.certs, args.ticket_key_file.as_deref())?;
     Ok(Settings {
         services,
@@ -108,6 +109,8 @@ pub(super) fn settings(
         forwarding,
         compression: compression(sources)?,
         error_pages: Arc::new(ErrorPages::read(&args.errorfiles)),
+        stats,
+        validates_addresses: sources.text("SKIP_ADDRESS_VALIDATION")?.as_deref() == Some("false"),
         credentials: credentials(&users)?,
         service_name: args.service_name,
         listener,
@@ -228,10 +231,19 @@ fn access_log(args: &Flags, sources: &Sources<'_>) -> Result<access_log::Shared,
         ("json", _) => Format::Json,
         _ => return Ok(None),
     };
+    let stream_format = match (&format, sources.text("DEBUG_TCP_FORMAT")?) {
+        (Format::HaProxy(_), Some(text)) => {
+            Some(Format::parse(&text).map_err(|error| Exit::Usage(format!("DEBUG_TCP_FORMAT: {error}")))?)
+        }
+        (Format::HaProxy(_), None) => Some(Format::tcplog()),
+        (Format::Json, _) => Some(Format::Json),
+        (Format::Combined, _) => None,
+    };
     let captures = sources.text("CAPTURE_REQUEST_HEADER")?.unwrap_or_default();
     let captures = access_log::parse_captures(&captures);
     Ok(Some(Arc::new(AccessLog {
         format,
+        stream_format,
         errors_only: sources.flag("DEBUG_ERRORS_ONLY")?,
         captures: captures.map_err(|error| Exit::Usage(format!("CAPTURE_REQUEST_HEADER: {error}")))?,
     })))
@@ -306,4 +318,16 @@ fn admin(args: &Flags, sources: &Sources<'_>) -> Result<Admin, Exit> {
 fn sticky_key(sources: &Sources<'_>) -> Result<StickyKey, Exit> {
     let key = sources.text("PORTICO_STICKY_KEY")?;
     Ok(StickyKey::new(key.unwrap_or_default().as_bytes()))
+}
+
+/// DNS_LOOKUP_PAUSE_MS: how long the start waits before it looks for the other replicas.
+pub(super) fn pause(sources: &Sources<'_>) -> Result<Duration, Exit> {
+    match sources.text("DNS_LOOKUP_PAUSE_MS")? {
+        None => Ok(Duration::ZERO),
+        Some(text) => (text.trim().parse()).map(Duration::from_millis).map_err(|_| {
+            Exit::Usage(format!(
+                "DNS_LOOKUP_PAUSE_MS: `{text}` is not a number of milliseconds"
+            ))
+        }),
+    }
 }

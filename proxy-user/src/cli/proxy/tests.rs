@@ -275,3 +275,31 @@ fn every_variable_stands_in_the_table_and_does_what_it_says() {
         }
     }
 }
+
+#[test]
+fn the_statistics_page_needs_a_user_or_an_explicit_none() {
+    let page = |variables: &[(&str, &str)]| environment_of(variables).map(|settings| settings.stats);
+    assert!(page(&[]).unwrap().is_none());
+    assert!(page(&[("STATS_USER", "a")]).unwrap().is_none());
+    let both = [("STATS_USER", "a"), ("STATS_PASS", "b")];
+    let stats = page(&both).unwrap().unwrap();
+    assert!(stats.credentials.is_some() && stats.uri == "/admin?stats" && stats.port.is_none());
+    let open = page(&[("STATS_USER", "none")]).unwrap().unwrap();
+    assert!(open.credentials.is_none());
+    let named = [
+        ("STATS_USER_ENV", "MY_USER"),
+        ("MY_USER", "a"),
+        ("STATS_PASS", "b"),
+        ("STATS_URI", "/s"),
+    ];
+    assert_eq!(page(&named).unwrap().unwrap().uri, "/s");
+    let settings = environment_of(&[both[0], both[1], ("STATS_PORT", "8404")]).unwrap();
+    assert_eq!(numbers(&settings), [80, 443, 8404]);
+    assert!(settings.stats.unwrap().port_is_own);
+    for wrong in [("STATS_PORT", "x"), ("STATS_PORT", "0"), ("STATS_URI", "stats")] {
+        assert!(
+            matches!(page(&[both[0], both[1], wrong]), Err(Exit::Usage(_))),
+            "{wrong:?}"
+        );
+    }
+}

@@ -14,7 +14,6 @@ pub(super) const NO_EFFECT: &[&str] = &[
     "HEALTHCHECK",
     "MODE",
     "RECONFIGURE_ATTEMPTS",
-    "SKIP_ADDRESS_VALIDATION",
     "TERMINATE_ON_RELOAD",
 ];
 

@@ -218,7 +218,7 @@ fn termination(record: &Record) -> &'static str {
 }
 
 /// What would end a line or a quotation must not come from outside.
-fn escape(text: &str, out: &mut Vec<u8>) {
+pub(super) fn escape(text: &str, out: &mut Vec<u8>) {
     for byte in text.bytes() {
         match byte {
             b'"' | b'\\' | 0..0x20 | 0x7f.. => {

@@ -39,6 +39,9 @@ impl Api {
                 Err((status, message)) => respond(status, &message, &spec),
             };
         }
+        if let Err(message) = self.validate_address(&spec).await {
+            return respond(StatusCode::INTERNAL_SERVER_ERROR, &message, &spec);
+        }
         let source = match self.persist(&mut params, &spec).await {
             Ok(source) => source,
             Err((status, message)) => return respond(status, &message, &spec),
@@ -157,6 +160,24 @@ impl Api {
             return Err((StatusCode::BAD_REQUEST, message));
         };
         write::persist(host, self.peers.resolver(), name, params).await
+    }
+
+    /// SKIP_ADDRESS_VALIDATION=false: what has no address now is not taken.
+    async fn validate_address(&self, spec: &ServiceSpec) -> Result<(), String> {
+        if !self.settings.validates_addresses || spec.is_removal() || !self.is_ours(spec) {
+            return Ok(());
+        }
+        let first = spec.service_dest.first();
+        let host = first
+            .map(|dest| dest.outbound_hostname.as_str())
+            .filter(|host| !host.is_empty());
+        let host = host.unwrap_or(&spec.service_name);
+        match self.peers.resolver().lookup(host).await.is_empty() {
+            true => Err(format!(
+                "Could not reach the service {host}. Is the service running and connected to the same network as the proxy?"
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Whether it is for this proxy at all.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -13,43 +12,14 @@ use super::Api;
 use super::answer::{Answer, TEXT, json, plain};
 use crate::l7::params::Params;
 use crate::l7::source::Source;
-use crate::l7::stats::rows::{self, Kind, Row};
 use crate::l7::stats::{csv, prometheus};
 use crate::l7::{limits, metrics, spec};
 
-/// Looks at all totals once a second.
-pub async fn count_rates(api: std::sync::Arc<Api>) {
-    let mut tick = tokio::time::interval(limits::RATE_INTERVAL);
-    loop {
-        tick.tick().await;
-        let rows = api.rows();
-        let totals = rows.iter().filter(|row| row.kind != Kind::Backend).map(|row| {
-            let key = (row.proxy.clone(), row.server.clone());
-            (key, row.total)
-        });
-        api.rates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tick(totals);
-    }
-}
-
 impl Api {
-    fn rows(&self) -> Vec<Row> {
-        let snapshot = self.table().snapshot();
-        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rows::all(
-            &self.counters,
-            &snapshot,
-            self.settings.connections_max as u64,
-            &rates,
-        )
-    }
-
     /// HAProxy's CSV; with `distribute` that of all replicas, one after the other.
     pub(super) async fn csv(&self, params: &Params, path: &str) -> Answer {
         if !params.flag("distribute") {
-            return plain(StatusCode::OK, TEXT, csv::render(&self.rows()));
+            return plain(StatusCode::OK, TEXT, csv::render(&self.view.rows()));
         }
         let failed = |message: String| plain(StatusCode::INTERNAL_SERVER_ERROR, TEXT, message + "\n");
         let addresses = self.peers.addresses().await;
@@ -177,7 +147,7 @@ impl Api {
                 u8::from(is_up)
             );
         }
-        prometheus::render(&mut text, &self.rows());
+        prometheus::render(&mut text, &self.view.rows());
         plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 }

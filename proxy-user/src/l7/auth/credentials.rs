@@ -20,6 +20,7 @@ pub(super) struct Login {
 }
 
 /// The users of one realm. *Who writes it*: [`crate::l7::compile`]. *Lifetime*: the snapshot's.
+#[derive(Clone)]
 pub struct Credentials {
     challenge: HeaderValue,
     /// Of everything that decides, so that a list which was compiled again knows who has passed before.

@@ -58,23 +58,78 @@ pub(super) fn domains(
 }
 
 fn paths(parameter: &str, values: &[String], path_type: &str) -> Result<Vec<PathPattern>, Problem> {
+    let (criterion, any_case) = criterion(path_type)?;
+    let whole = |text: String| {
+        let text = if any_case { format!("(?i:{text})") } else { text };
+        regex(&text).map_err(|text| Problem::new(parameter, text))
+    };
     let one = |value: &str| {
-        let text: Box<str> = value.into();
-        Ok(match path_type {
-            "" | "path_beg" => PathPattern::Begins(text),
-            "path" => PathPattern::Equals(text),
-            "path_end" => PathPattern::Ends(text),
-            "path_sub" => PathPattern::Contains(text),
-            "path_dir" => PathPattern::Segments(text),
-            "path_reg" => PathPattern::Regex(regex(value).map_err(|text| Problem::new(parameter, text))?),
-            other => {
-                let known = "path, path_beg, path_end, path_sub, path_dir, path_reg";
-                return Err(Problem::new(
-                    "pathType",
-                    format!("`{other}` is not one of {known}"),
-                ));
+        let (text, quoted): (Box<str>, _) = (value.into(), regex::escape(value));
+        Ok(match (criterion, any_case) {
+            (Criterion::Begins, false) => PathPattern::Begins(text),
+            (Criterion::Equals, false) => PathPattern::Equals(text),
+            (Criterion::Ends, false) => PathPattern::Ends(text),
+            (Criterion::Contains, false) => PathPattern::Contains(text),
+            (Criterion::Segments, false) => PathPattern::Segments(text),
+            (Criterion::Regex, _) => PathPattern::Regex(whole(value.to_owned())?),
+            (Criterion::Begins, true) => PathPattern::Regex(whole(format!("^{quoted}"))?),
+            (Criterion::Equals, true) => PathPattern::Regex(whole(format!("^{quoted}$"))?),
+            (Criterion::Ends, true) => PathPattern::Regex(whole(format!("{quoted}$"))?),
+            (Criterion::Contains, true) => PathPattern::Regex(whole(quoted)?),
+            (Criterion::Segments, true) => {
+                let quoted = regex::escape(value.trim_matches('/'));
+                PathPattern::Regex(whole(format!("(?:^|/){quoted}(?:/|$)"))?)
             }
         })
     };
     words(values).map(one).collect()
+}
+
+/// How a path is compared.
+#[derive(Clone, Copy)]
+enum Criterion {
+    Begins,
+    Equals,
+    Ends,
+    Contains,
+    Segments,
+    Regex,
+}
+
+/// Reads HAProxy's criterion with its flags: `path_beg -i`, `path -m end`. Also whether case does not matter.
+fn criterion(text: &str) -> Result<(Criterion, bool), Problem> {
+    let wrong = || {
+        let known = "path, path_beg, path_end, path_sub, path_dir, path_reg, with the flags -i and -m";
+        Problem::new("pathType", format!("`{text}` is not one of {known}"))
+    };
+    let mut words = text.split_whitespace();
+    let mut criterion = match words.next() {
+        None | Some("path_beg") => Criterion::Begins,
+        Some("path") => Criterion::Equals,
+        Some("path_end") => Criterion::Ends,
+        Some("path_sub") => Criterion::Contains,
+        Some("path_dir") => Criterion::Segments,
+        Some("path_reg") => Criterion::Regex,
+        Some(_) => return Err(wrong()),
+    };
+    let mut any_case = false;
+    while let Some(flag) = words.next() {
+        match flag {
+            "--" => {}
+            "-i" => any_case = true,
+            "-m" => {
+                criterion = match words.next() {
+                    Some("beg") => Criterion::Begins,
+                    Some("str") => Criterion::Equals,
+                    Some("end") => Criterion::Ends,
+                    Some("sub") => Criterion::Contains,
+                    Some("dir") => Criterion::Segments,
+                    Some("reg") => Criterion::Regex,
+                    _ => return Err(wrong()),
+                }
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok((criterion, any_case))
 }

@@ -168,5 +168,5 @@ fn users_that_cannot_be_used_still_close_the_door() {
 #[test]
 fn the_query_for_a_sibling_does_not_distribute() {
     let params = Params::parse("serviceName=a&distribute=true&aclName=b%20c");
-    assert_eq!(params.for_sibling(), "distribute=false&aclName=b+c&serviceName=a");
+    assert_eq!(params.for_sibling(), "aclName=b+c&distribute=false&serviceName=a");
 }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::l7::secret::{self, REDACTED};
 
 /// A destination. Lists are `null` in the placeholder of an invalid request and `[]` in one that was read.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -33,6 +35,7 @@ pub struct DestSpec {
     pub req_path_search_replace: String,
     pub service_domain: Option<Vec<String>>,
     pub service_group: String,
+    #[serde(serialize_with = "fields")]
     pub service_header: Option<BTreeMap<String, String>>,
     pub service_path: Option<Vec<String>>,
     pub service_path_exclude: Option<Vec<String>>,
@@ -90,4 +93,19 @@ impl DestSpec {
 pub struct UserAgent {
     pub value: Option<Vec<String>>,
     pub acl_name: String,
+}
+
+/// What a request must have to get through is nobody else's business.
+fn fields<S: Serializer>(
+    fields: &Option<BTreeMap<String, String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let shown = fields.as_ref().map(|fields| {
+        let pairs = fields.iter().map(|(name, value)| match secret::is_in(name) {
+            true => (name.as_str(), REDACTED),
+            false => (name.as_str(), value.as_str()),
+        });
+        pairs.collect::<BTreeMap<_, _>>()
+    });
+    shown.serialize(serializer)
 }

@@ -4,7 +4,7 @@
 use serde::{Serialize, Serializer};
 
 use super::DestSpec;
-use crate::l7::secret::Secret;
+use crate::l7::secret::{self, Secret};
 
 /// A service. *Who writes it*: [`super::params`]. *Lifetime*: until it is replaced or removed.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -15,9 +15,9 @@ use crate::l7::secret::Secret;
 )]
 pub struct ServiceSpec {
     pub acl_name: String,
-    #[serde(serialize_with = "null_when_empty")]
+    #[serde(serialize_with = "header_rules")]
     pub add_req_header: Vec<String>,
-    #[serde(serialize_with = "null_when_empty")]
+    #[serde(serialize_with = "header_rules")]
     pub add_res_header: Vec<String>,
     pub backend_extra: String,
     pub check_resolvers: bool,
@@ -45,9 +45,9 @@ pub struct ServiceSpec {
     #[serde(skip)]
     pub service_name: String,
     pub session_type: String,
-    #[serde(serialize_with = "null_when_empty")]
+    #[serde(serialize_with = "header_rules")]
     pub set_req_header: Vec<String>,
-    #[serde(serialize_with = "null_when_empty")]
+    #[serde(serialize_with = "header_rules")]
     pub set_res_header: Vec<String>,
     pub template_be_path: String,
     pub template_fe_path: String,
@@ -120,6 +120,10 @@ fn redacted_when_given<S: Serializer>(secret: &Secret, serializer: S) -> Result<
         true => serializer.serialize_str(""),
         false => secret.serialize(serializer),
     }
+}
+
+fn header_rules<S: Serializer>(rules: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    null_when_empty(&secret::shown_rules(rules), serializer)
 }
 
 fn null_when_empty<T: Serialize, S: Serializer>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {

@@ -2,6 +2,7 @@
 //! The names that haproxy_exporter gives, which the original's dashboards use.
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::rows::{Kind, Row};
 
@@ -62,7 +63,16 @@ pub fn render(out: &mut String, rows: &[Row]) {
             }
         }
     }
-    let _ = writeln!(out, "# TYPE haproxy_up gauge\nhaproxy_up 1");
+    static SCRAPES: AtomicU64 = AtomicU64::new(0);
+    let scrapes = SCRAPES.fetch_add(1, Relaxed) + 1;
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(
+        out,
+        "# TYPE haproxy_up gauge\nhaproxy_up 1\n\
+         # TYPE haproxy_exporter_build_info gauge\nhaproxy_exporter_build_info{{version=\"{version}\"}} 1\n\
+         # TYPE haproxy_exporter_csv_parse_failures counter\nhaproxy_exporter_csv_parse_failures 0\n\
+         # TYPE haproxy_exporter_total_scrapes counter\nhaproxy_exporter_total_scrapes {scrapes}"
+    );
 }
 
 fn word(kind: Kind) -> &'static str {

@@ -51,10 +51,21 @@ pub const FRONTEND: &str = "services";
 /// Rows of everything in the snapshot. `rates` has looked at the totals once a second.
 pub fn all(counters: &[Arc<Counters>], snapshot: &Snapshot, sessions_limit: u64, rates: &Rates) -> Vec<Row> {
     let mut rows = vec![frontend(counters, sessions_limit, rates)];
+    let mut streams: BTreeMap<&str, BTreeMap<(&str, &str), &Backend>> = BTreeMap::new();
+    for dest in snapshot.services.iter().flat_map(|service| &service.streams) {
+        let of_port = streams.entry(&dest.frontend).or_default();
+        of_port.insert((&dest.stats.name, &dest.stats.server), &dest.stats);
+    }
+    rows.extend(
+        streams
+            .iter()
+            .map(|(name, backends)| of_streams(name, backends.values(), rates)),
+    );
     let mut backends: BTreeMap<(&str, &str), &Backend> = BTreeMap::new();
     for rule in snapshot.services.iter().flat_map(|service| &service.rules) {
         backends.insert((&rule.stats.name, &rule.stats.server), &rule.stats);
     }
+    backends.extend(streams.into_values().flatten());
     for backend in backends.into_values() {
         let row = self::backend(backend, rates);
         // One server stands for all tasks, as it does for the VIP in the original.
@@ -94,6 +105,30 @@ fn frontend(counters: &[Arc<Counters>], sessions_limit: u64, rates: &Rates) -> R
         rate: rates.of(FRONTEND, "FRONTEND"),
         responses,
         requests: responses.iter().sum(),
+    }
+}
+
+/// A port of modes tcp and sni: everything that its destinations got.
+fn of_streams<'a>(name: &str, backends: impl Iterator<Item = &'a &'a Backend>, rates: &Rates) -> Row {
+    let rows: Vec<Row> = backends.map(|backend| self::backend(backend, rates)).collect();
+    let sum = |value: fn(&Row) -> u64| rows.iter().map(value).sum();
+    Row {
+        kind: Kind::Frontend,
+        proxy: name.into(),
+        server: "FRONTEND".into(),
+        sessions: sum(|row| row.sessions),
+        sessions_max: sum(|row| row.sessions_max),
+        sessions_limit: None,
+        total: sum(|row| row.total),
+        bytes_in: sum(|row| row.bytes_in),
+        bytes_out: sum(|row| row.bytes_out),
+        denied: 0,
+        errors: 0,
+        connection_errors: 0,
+        response_errors: 0,
+        rate: rates.of(name, "FRONTEND"),
+        responses: [0; 6],
+        requests: 0,
     }
 }
 

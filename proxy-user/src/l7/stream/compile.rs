@@ -11,9 +11,15 @@ use crate::l7::proxy_protocol::Version;
 use crate::l7::rewrite::regex;
 use crate::l7::settings::Timeouts;
 use crate::l7::spec::{DestSpec, ServiceSpec};
+use crate::l7::stats::Backends;
 
 /// Compiles a destination. Problems have the names of the parameters without an index.
-pub fn destination(spec: &ServiceSpec, dest: &DestSpec, timeouts: &Timeouts) -> Result<StreamDest, Problem> {
+pub fn destination(
+    spec: &ServiceSpec,
+    dest: &DestSpec,
+    timeouts: &Timeouts,
+    backends: &mut Backends,
+) -> Result<StreamDest, Problem> {
     if dest.src_port == 0 {
         let text = format!("is mandatory in mode {}", dest.req_mode);
         return Err(Problem::new("srcPort", text));
@@ -31,6 +37,16 @@ pub fn destination(spec: &ServiceSpec, dest: &DestSpec, timeouts: &Timeouts) -> 
         (host, _) => vec![host.into()],
     };
     let is_default = names.is_empty() || dest.req_mode == "sni" && spec.is_default_backend;
+    let (entry, group) = (dest.src_port, &dest.service_group);
+    let (frontend, backend) = match (dest.req_mode.as_str(), group.as_str()) {
+        ("sni", _) => (format!("service_{entry}"), None),
+        (_, "") => (format!("tcpFE_{entry}"), None),
+        (_, group) => {
+            let listen = format!("tcpListen_{group}_{entry}");
+            (listen.clone(), Some(listen))
+        }
+    };
+    let backend = backend.unwrap_or_else(|| format!("{}-be{port}_{}", spec.sort_name(), dest.index));
     // Checked because somebody counts on it; what it would mean is superseded by the tunnel's timeout.
     seconds("timeoutServer", &dest.timeout_server)?;
     Ok(StreamDest {
@@ -52,6 +68,8 @@ pub fn destination(spec: &ServiceSpec, dest: &DestSpec, timeouts: &Timeouts) -> 
             proxy_protocol: Version::parse(&dest.proxy_protocol)
                 .map_err(|text| Problem::new("proxyProtocol", text))?,
         },
+        frontend: frontend.into(),
+        stats: backends.intern(backend, &spec.service_name),
     })
 }
 

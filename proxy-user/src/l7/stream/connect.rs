@@ -175,6 +175,8 @@ mod tests {
                     keepalive: false,
                     proxy_protocol: None,
                 },
+                frontend: "tcpFE_5432".into(),
+                stats: crate::l7::stats::Backends::new(1).intern("a-be1_0".into(), "a"),
             })],
         }
     }

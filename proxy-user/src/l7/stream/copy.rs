@@ -18,8 +18,8 @@ use crate::l7::metrics::Cell;
 use crate::l7::worker::Worker;
 
 /// How it came to an end.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
     /// Both sides said so.
     Whole,
     /// Nothing moved for too long.
@@ -28,14 +28,19 @@ pub(super) enum End {
     Broken,
 }
 
-/// Copies until the end.
-pub(super) async fn both(worker: &Worker, client: &TcpStream, upstream: &TcpStream, idle: Duration) -> End {
+/// Copies until the end; what it was, and how many bytes came from the client and from the service.
+pub(super) async fn both(
+    worker: &Worker,
+    client: &TcpStream,
+    upstream: &TcpStream,
+    idle: Duration,
+) -> (End, u64, u64) {
     let counters = &worker.counters;
     let mut up = Way::new(client, upstream, &counters.stream_bytes_in);
     let mut down = Way::new(upstream, client, &counters.stream_bytes_out);
     let mut sleep = pin!(tokio::time::sleep(idle));
     let mut moved = (0, Instant::now());
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         let outcome = [up.poll(cx, worker), down.poll(cx, worker)];
         if outcome.iter().any(|o| matches!(o, Poll::Ready(Err(_)))) {
             return Poll::Ready(End::Broken);
@@ -55,7 +60,8 @@ pub(super) async fn both(worker: &Worker, client: &TcpStream, upstream: &TcpStre
         }
         Poll::Pending
     })
-    .await
+    .await;
+    (end, up.bytes, down.bytes)
 }
 
 /// One direction.
@@ -67,6 +73,7 @@ struct Way<'a> {
     pending: Vec<u8>,
     at: usize,
     moved: u64,
+    bytes: u64,
     /// `from` has ended.
     is_read: bool,
     /// `to` knows.
@@ -82,6 +89,7 @@ impl<'a> Way<'a> {
             pending: Vec::new(),
             at: 0,
             moved: 0,
+            bytes: 0,
             is_read: false,
             is_shut: false,
         }
@@ -134,6 +142,7 @@ impl<'a> Way<'a> {
         };
         self.moved += 1;
         self.counter.add(length as u64);
+        self.bytes += length as u64;
         if length == 0 {
             self.is_read = true;
             return Poll::Ready(Ok(()));

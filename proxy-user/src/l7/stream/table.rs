@@ -17,6 +17,7 @@ use crate::l7::domain::DomainPattern;
 use crate::l7::limits;
 use crate::l7::proxy_protocol::Version;
 use crate::l7::router::CompiledService;
+use crate::l7::stats::Backend;
 
 /// A destination in mode `tcp` or `sni`, as its service compiles it.
 #[derive(Debug)]
@@ -35,6 +36,10 @@ pub struct StreamDest {
     pub target: Target,
     /// What it asks of its port or group.
     pub settings: StreamSettings,
+    /// What the original calls its port.
+    pub frontend: Box<str>,
+    /// What is counted of it.
+    pub stats: Arc<Backend>,
 }
 
 impl StreamDest {

@@ -120,7 +120,7 @@ fn services_are_ordered_by_class_and_then_by_acl_name() {
 #[test]
 fn path_types_match_as_haproxy_does() {
     type Case = (&'static str, &'static str, &'static [(&'static str, bool)]);
-    let cases: [Case; 6] = [
+    let cases: [Case; 10] = [
         ("path", "/a", &[("/a", true), ("/a/", false), ("/A", false)]),
         (
             "path_beg",
@@ -135,12 +135,24 @@ fn path_types_match_as_haproxy_does() {
             &[("/a/img/b", true), ("/img", true), ("/a/imgs", false)],
         ),
         ("path_reg", "v[0-9]%2B$", &[("/api/v12", true), ("/api/v", false)]),
+        (
+            "path_beg -i",
+            "/De.mo",
+            &[("/dE.mox", true), ("/deXmo", false), ("/x/de.mo", false)],
+        ),
+        ("path -m end -i", ".PNG", &[("/a.png", true), ("/a.pngx", false)]),
+        (
+            "path_dir -i",
+            "/img/",
+            &[("/a/IMG/b", true), ("/IMG", true), ("/a/imgs", false)],
+        ),
+        ("path_reg -i", "V[0-9]$", &[("/v1", true), ("/v", false)]),
     ];
     for (kind, pattern, paths) in cases {
         let mut table = table();
         put(
             &mut table,
-            &format!("serviceName=s&port=1&pathType={kind}&servicePath={pattern}"),
+            &format!("serviceName=s&port=1&pathType={kind}&servicePath={pattern}").replace(' ', "+"),
         )
         .unwrap();
         for (path, want) in paths {

@@ -256,3 +256,24 @@ fn services_of_another_instance_are_ignored_whatever_they_say() {
         assert_eq!(config.matches("\"ServiceName\"").count(), count, "{config}");
     }
 }
+
+#[test]
+fn what_has_no_address_is_refused_where_that_is_wanted() {
+    let site = Site::with(|settings| settings.validates_addresses = true);
+    let query = "serviceName=no-such-service.invalid&servicePath=/&port=80";
+    let reply = site.reconfigure(query);
+    assert_eq!(reply.status, 500);
+    assert!(
+        reply
+            .text()
+            .contains("Could not reach the service no-such-service.invalid")
+    );
+    assert_eq!(site.get("/").status, 503);
+    assert_eq!(site.refused("no_route"), 1);
+    assert_eq!(
+        site.reconfigure(&format!("{query}&outboundHostname=127.0.0.1"))
+            .status,
+        200
+    );
+    assert_eq!(site.reconfigure(&format!("{query}&replicas=0")).status, 200);
+}

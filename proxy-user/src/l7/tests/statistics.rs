@@ -166,3 +166,96 @@ fn the_csv_of_all_replicas_stands_one_after_the_other() {
     let alone = Site::with(|settings| settings.siblings = vec![("127.0.0.1".into(), Some(closed))]);
     assert_eq!(alone.api(&format!("{CSV}?distribute=true")).status, 500);
 }
+
+#[test]
+fn the_page_is_for_who_knows_its_password() {
+    let user = crate::l7::spec::User::new("admin", "secret", false);
+    let credentials = crate::l7::auth::Credentials::new("Strictly Private", &[user]).unwrap();
+    let own = streams::free_port();
+    let page = |port: Option<u16>| crate::l7::stats::page::Settings {
+        uri: "/admin?stats".into(),
+        port,
+        port_is_own: port.is_some(),
+        credentials: Some(Arc::new(credentials.clone())),
+    };
+    let ask = |address: SocketAddr, target: &str, login: &str| {
+        let mut wire = Wire::connect(address);
+        wire.send(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n{login}\r\n"));
+        wire.reply()
+    };
+    let login = "Authorization: Basic YWRtaW46c2VjcmV0\r\n";
+    // On every port and before every rule.
+    let site = Site::with(|settings| settings.stats = Some(page(None)));
+    site.route_all(echo_origin());
+    let reply = ask(site.data(), "/admin?stats", "");
+    assert_eq!(reply.status, 401);
+    assert_eq!(
+        reply.field("www-authenticate"),
+        Some("Basic realm=\"Strictly Private\"")
+    );
+    let reply = ask(site.data(), "/admin?stats", login);
+    assert_eq!(
+        (reply.status, reply.field("content-type")),
+        (200, Some("text/html"))
+    );
+    assert!(reply.text().contains("Statistics Report") && reply.text().contains("<td>all</td>"));
+    let reply = ask(site.data(), "/admin?stats;csv", login);
+    assert!(reply.text().starts_with("# pxname,svname,"), "{}", reply.text());
+    assert!(
+        ask(site.data(), "/admin", login)
+            .text()
+            .starts_with("GET /admin ")
+    );
+    // Or on a port of its own, where nothing else is.
+    let site = Site::with(|settings| {
+        settings.stats = Some(page(Some(own)));
+        settings.ports.push(Port::plain(own));
+    });
+    site.route_all(echo_origin());
+    let own = SocketAddr::new(LOCAL, own);
+    assert_eq!(ask(own, "/admin?stats", login).status, 200);
+    assert_eq!(ask(own, "/", login).status, 503);
+    assert!(
+        ask(site.data(), "/admin?stats", "")
+            .text()
+            .starts_with("GET /admin?stats ")
+    );
+}
+
+#[test]
+fn connections_are_counted_under_the_originals_names() {
+    let site = Site::start();
+    let origin = origin(|_, mut wire| {
+        let line = wire.line();
+        wire.send(&line.repeat(2));
+    });
+    let (tcp, group) = (streams::free_port(), streams::free_port());
+    streams::route_stream(&site, "db", "tcp", tcp, origin, "");
+    streams::route_stream(&site, "pool", "tcp", group, origin, "&serviceGroup=g");
+    for port in [tcp, group] {
+        let mut wire = Wire::connect(SocketAddr::new(LOCAL, port));
+        wire.send("hi\r\n");
+        assert_eq!((wire.line(), wire.line()), ("hi\r\n".into(), "hi\r\n".into()));
+        assert!(wire.is_closed());
+    }
+    let to = origin.port();
+    let backend = format!("db-be{to}_0");
+    eventually("both are counted", || {
+        let csv = site.api("/v1/docker-flow-proxy/metrics").text();
+        column(&csv, &backend, "BACKEND", "bout") == "8"
+    });
+    let csv = site.api("/v1/docker-flow-proxy/metrics").text();
+    for (proxy, server) in [
+        (format!("tcpFE_{tcp}"), "FRONTEND"),
+        (backend, "db"),
+        (format!("tcpListen_g_{group}"), "FRONTEND"),
+        (format!("tcpListen_g_{group}"), "pool"),
+    ] {
+        let of = |name| column(&csv, &proxy, server, name);
+        assert_eq!(
+            (of("stot"), of("bin"), of("scur")),
+            ("1".into(), "4".into(), "0".into()),
+            "{proxy}"
+        );
+    }
+}
