@@ -26,8 +26,8 @@ pub mod select;
 pub mod sock;
 pub mod table;
 
-#[cfg(test)]
-mod model;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@
 //! know no helper, no map and no clock. The same source is compiled into the programs and run in host tests.
 //! The entry points, the maps and the packet contexts are in `src/bin/portico`, the only place that uses
 //! aya-ebpf.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "model")), no_std)]
 
 pub mod abi;
 pub mod datapath;

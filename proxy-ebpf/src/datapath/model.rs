@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `Maps` made of hash tables, for host tests.
+//! `Maps` made of hash tables: for host tests, and for the test that compares the kernel with them.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -14,22 +14,37 @@ pub const MASK: u32 = 511;
 
 /// The world of a test.
 pub struct World {
+    /// Scopes by netns cookie.
     pub scopes: HashMap<u64, Scope>,
+    /// The node's addresses.
     pub local_addrs: Vec<u32>,
+    /// Master entries.
     pub frontends: HashMap<FrontendKey, Frontend>,
+    /// Backend ids.
     pub slots: HashMap<SlotKey, u32>,
+    /// Backends by id.
     pub backends: HashMap<u32, Backend>,
+    /// This node's tasks by tunnel name.
     pub local_tasks: HashMap<u32, LocalTask>,
+    /// What was counted.
     pub counters: RefCell<HashMap<Counter, u64>>,
+    /// Buckets of the flow table.
     pub flows: RefCell<Vec<Bucket>>,
+    /// Sockets' translations.
     pub socks: RefCell<HashMap<SockKey, SockPeer>>,
+    /// Round-robin counters by frontend.
     pub next: RefCell<HashMap<u32, u32>>,
+    /// Blocks of tables.
     pub tables: HashMap<TableKey, TableBlock>,
+    /// Open flows by backend.
     pub active: RefCell<HashMap<u32, i64>>,
+    /// Clients that keep a backend.
     pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
+    /// Ports of datagrams in fragments.
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
     /// (frontend, client) -> verdict.
     pub sources: HashMap<(u32, u32), u8>,
+    /// State of what stands for chance; moves with every use.
     pub random: RefCell<u64>,
 }
 
@@ -57,6 +72,7 @@ impl Default for World {
 }
 
 impl World {
+    /// How often.
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counters.borrow().get(&counter).copied().unwrap_or_default()
     }
@@ -155,7 +171,8 @@ impl Maps for World {
         self.socks.borrow_mut().insert(*key, *peer);
     }
     fn count_number(&self, number: u32) {
-        let counter = Counter::ALL[number as usize];
+        let mut all = Counter::ALL.iter().copied();
+        let counter = all.find(|c| *c as u32 == number).expect("a counter's number");
         *self.counters.borrow_mut().entry(counter).or_default() += 1;
     }
 }

@@ -11,6 +11,7 @@ mod full;
 mod health;
 mod ipvs;
 mod programs;
+mod property;
 mod restart;
 mod sock;
 mod support;

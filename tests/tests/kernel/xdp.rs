@@ -10,8 +10,8 @@ use proxy_user::kernel::{netlink::interface_index, xdp::attach_link};
 
 use crate::{support::*, tunnel::Sniffer};
 
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
+pub const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
 const PORT: u16 = 40_000;
@@ -40,7 +40,7 @@ fn program(world: &mut World) -> &mut Xdp {
 }
 
 /// Runs the program over a frame that came in by an interface (0: none in particular).
-fn run(world: &mut World, ingress_ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+pub fn run(world: &mut World, ingress_ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
     let context = Context {
         data_end: frame.len() as u32,
         ingress_ifindex,
