@@ -461,3 +461,91 @@ fn connections_and_clients_that_leave_are_logged() {
     }
     proxy.kill();
 }
+
+/// Asks the process to end, as Docker and systemd do.
+fn terminate(proxy: &Proxy) {
+    let status = Command::new("kill")
+        .args(["-TERM", &proxy.child.id().to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn wait_for_end(mut proxy: Proxy) -> (Duration, Option<i32>) {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = proxy.child.try_wait().unwrap() {
+            return (began.elapsed(), status.code());
+        }
+        assert!(began.elapsed() < DEADLINE, "it does not end");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn sigterm_lets_requests_end_and_cuts_what_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = origin.local_addr().unwrap().port();
+    let start = |seconds: &str| {
+        let proxy = Proxy::start(dir.path(), |command| {
+            command.env("PORTICO_DRAIN_SECONDS", seconds);
+        });
+        let query = format!("reconfigure?serviceName=a&servicePath=/&outboundHostname=127.0.0.1&port={port}");
+        assert_eq!(
+            proxy.get(proxy.api, &format!("{BASE}/{query}"), "").unwrap().0,
+            200
+        );
+        proxy
+    };
+    let ask = |proxy: &Proxy, fields: &str| {
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.data)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client
+            .write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes())
+            .unwrap();
+        let (mut thinking, _) = origin.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            thinking.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        (client, thinking)
+    };
+    // A request that is being answered.
+    let proxy = start("30");
+    let (mut client, mut thinking) = ask(&proxy, "");
+    terminate(&proxy);
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", proxy.data)).is_ok() {
+        assert!(began.elapsed() < DEADLINE, "still accepting");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    thinking
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\ndone"), "{answer}");
+    let (took, code) = wait_for_end(proxy);
+    assert!(
+        took < Duration::from_secs(10) && code == Some(0),
+        "{took:?} {code:?}"
+    );
+    // A tunnel that has no end of its own, and a request that nobody answers.
+    let proxy = start("1");
+    let (mut tunnel, mut other) = ask(&proxy, "Connection: upgrade\r\nUpgrade: websocket\r\n");
+    other
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .unwrap();
+    let mut first = [0; 12];
+    tunnel.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 101");
+    let (_client, _thinking) = ask(&proxy, "");
+    terminate(&proxy);
+    let (took, code) = wait_for_end(proxy);
+    assert!(
+        took >= Duration::from_millis(900) && took < Duration::from_secs(10) && code == Some(0),
+        "{took:?} {code:?}"
+    );
+}

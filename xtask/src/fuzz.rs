@@ -30,6 +30,8 @@ pub enum Target {
     /// The server name of a ClientHello
     #[value(name = "hello")]
     ClientHello,
+    /// What a name server answers
+    Dns,
     /// Services as an engine lists them
     Labels,
 }
@@ -41,6 +43,7 @@ impl Target {
             Target::Query => "query",
             Target::ProxyHeader => "proxy_header",
             Target::ClientHello => "client_hello",
+            Target::Dns => "dns",
             Target::Labels => "labels",
         }
     }

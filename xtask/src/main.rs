@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod cases;
 mod cmd;
+mod deb;
 mod demo;
 mod fuzz;
 mod image;
@@ -53,6 +54,8 @@ enum Verb {
     },
     /// target/portico-image.tar, for `docker import`
     Image,
+    /// target/portico_VERSION_ARCH.deb: the static binary, units for both services, their settings
+    Deb(deb::Args),
     /// Three nodes on this machine to play with
     Lab {
         #[command(subcommand)]
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         }
         Verb::Build { release: _, debug } => build::run(!debug),
         Verb::Image => image::run(),
+        Verb::Deb(args) => deb::run(&args),
         Verb::Lab { verb } => lab::run(&verb),
         Verb::Demo(args) => demo::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

@@ -41,7 +41,7 @@ impl DomainAlgo {
 }
 
 /// One domain of a service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DomainPattern {
     text: Box<[u8]>,
     kind: Filing,
@@ -54,6 +54,16 @@ pub enum Filing {
     Plain(DomainAlgo),
     /// `*.acme.com` or `*acme.com`: suffix of the Host without its port.
     Wildcard,
+}
+
+impl std::fmt::Debug for DomainPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.text);
+        match self.kind {
+            Filing::Plain(algo) => write!(f, "{} {text:?}", algo.name()),
+            Filing::Wildcard => write!(f, "{:?}", format!("*{text}")),
+        }
+    }
 }
 
 impl DomainPattern {

@@ -277,3 +277,56 @@ fn what_has_no_address_is_refused_where_that_is_wanted() {
     );
     assert_eq!(site.reconfigure(&format!("{query}&replicas=0")).status, 200);
 }
+
+#[test]
+fn tunnels_and_streams_outlive_every_change_of_their_service() {
+    let site = Site::start();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    site.route_all(origin(move |_, mut wire| {
+        let head = wire.head();
+        if head.contains("/stream") {
+            wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+            wait.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            return wire.send("4\r\nlast\r\n0\r\n\r\n");
+        }
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        let mut line = wire.line();
+        while !line.is_empty() {
+            wire.send(&line.to_uppercase());
+            line = wire.line();
+        }
+    }));
+    let mut tunnel = site.connect();
+    tunnel.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert!(tunnel.head().starts_with("HTTP/1.1 101 "));
+    let mut stream = site.connect();
+    stream.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = stream.head();
+    assert_eq!(
+        (stream.line(), stream.line()),
+        ("5\r\n".into(), "first\r\n".into())
+    );
+    let mut speaks = || {
+        tunnel.send("hello\n");
+        assert_eq!(tunnel.line(), "HELLO\n");
+    };
+    let other = echo_origin();
+    for _ in 0..20 {
+        site.route_all(other);
+        speaks();
+    }
+    assert!(
+        site.get("/chat").text().starts_with("GET /chat "),
+        "new requests go elsewhere"
+    );
+    assert_eq!(
+        site.api("/v1/docker-flow-proxy/remove?serviceName=all").status,
+        200
+    );
+    assert_eq!(site.api("/v1/docker-flow-proxy/reload?recreate=true").status, 200);
+    assert_eq!(site.get("/chat").status, 503);
+    speaks();
+    go.send(()).unwrap();
+    assert_eq!(stream.rest(head, true).text(), "last");
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-mod dns;
+pub(super) mod dns;
 mod protocols;
 
 use dns::Dns;

@@ -39,7 +39,8 @@ impl Dns {
     }
 }
 
-fn answer(query: &[u8], zone: &BTreeMap<String, Vec<Ipv4Addr>>) -> Vec<u8> {
+/// What a name server of this zone says.
+pub fn answer(query: &[u8], zone: &BTreeMap<String, Vec<Ipv4Addr>>) -> Vec<u8> {
     let (mut labels, mut at) = (Vec::new(), 12);
     while query[at] != 0 {
         let len = usize::from(query[at]);
