@@ -34,6 +34,12 @@ pub enum Target {
     Dns,
     /// Services as an engine lists them
     Labels,
+    /// Frames of HTTP/2 to the whole proxy
+    #[value(name = "h2")]
+    Frames,
+    /// PEM files with a certificate and its key
+    #[value(name = "pem")]
+    Certificates,
 }
 
 impl Target {
@@ -45,6 +51,8 @@ impl Target {
             Target::ClientHello => "client_hello",
             Target::Dns => "dns",
             Target::Labels => "labels",
+            Target::Frames => "frames",
+            Target::Certificates => "certificates",
         }
     }
 }

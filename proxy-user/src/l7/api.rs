@@ -14,8 +14,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 use super::metrics::Counters;
 use super::params::Params;
@@ -35,6 +37,7 @@ mod reconfigure;
 mod views;
 
 use answer::{Answer, TEXT, moved, plain, respond};
+use guard::Caller;
 pub use guard::Guard;
 
 const PREFIX: &str = "/v1/docker-flow-proxy/";
@@ -90,28 +93,52 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener) {
                 continue;
             }
         };
+        tokio::spawn(serve_one(api.clone(), stream, peer));
+    }
+}
+
+/// One connection, over TLS where that is set.
+async fn serve_one(api: Arc<Api>, stream: TcpStream, peer: SocketAddr) {
+    let Some(tls) = &api.settings.admin.tls else {
+        return speak(api, stream, peer, false).await;
+    };
+    let accept = TlsAcceptor::from(tls.server.clone()).accept(stream);
+    match tokio::time::timeout(limits::API_HANDSHAKE_TIME_MAX, accept).await {
+        Ok(Ok(stream)) => {
+            let is_verified = stream.get_ref().1.peer_certificates().is_some();
+            speak(api, stream, peer, is_verified).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake on the API"),
+        Err(_) => tracing::debug!("no TLS handshake on the API in time"),
+    }
+}
+
+async fn speak<T>(api: Arc<Api>, stream: T, peer: SocketAddr, is_verified: bool)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(move |request| {
         let api = api.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let api = api.clone();
-                async move { Ok::<_, Infallible>(api.handle(request, peer).await) }
-            });
-            let conn = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .half_close(true)
-                .max_buf_size(limits::API_BODY_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = conn.await {
-                tracing::debug!(%error, "API connection");
-            }
-        });
+        async move { Ok::<_, Infallible>(api.handle(request, peer, is_verified).await) }
+    });
+    let conn = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .half_close(true)
+        .max_buf_size(limits::API_BODY_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = conn.await {
+        tracing::debug!(%error, "API connection");
     }
 }
 
 impl Api {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, is_verified: bool) -> Answer {
         let path = request.uri().path();
-        if let Err(denied) = self.guard.check(peer.ip(), path, request.headers()) {
+        let caller = Caller {
+            ip: peer.ip(),
+            is_verified,
+        };
+        if let Err(denied) = self.guard.check(caller, path, request.headers()) {
             return denied.answer();
         }
         if let Some(path) = path.strip_suffix('/').filter(|path| ROUTES.contains(path)) {

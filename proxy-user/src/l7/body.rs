@@ -121,6 +121,8 @@ pub struct ClientBody {
     pub count: Option<BytesIn>,
     /// What it comes on.
     pub conn: Arc<ConnState>,
+    /// It was read to its end.
+    pub has_ended: bool,
 }
 
 impl Body for ToUpstream {
@@ -169,6 +171,10 @@ impl ClientBody {
                 self.waits_since = None;
                 self.progress.awaits_client.set(false);
                 self.progress.last.set(clock::recent());
+                let is_whole = frame.is_none() || self.inner.is_end_stream();
+                if is_whole && !std::mem::replace(&mut self.has_ended, true) {
+                    self.conn.body_ended();
+                }
                 match frame {
                     Some(Ok(frame)) => {
                         if let (Some(count), Some(data)) = (&self.count, frame.data_ref()) {

@@ -2,6 +2,7 @@
 //! A small HTTP client for what is not on the request path: other replicas and the swarm listener.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::limits;
 use super::settings::Token;
@@ -25,6 +30,8 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// Says who we are.
     pub token: Option<&'a Token>,
+    /// Over TLS, and with whom.
+    pub tls: Option<&'a Arc<ClientConfig>>,
     /// How long connecting, sending and receiving may take together.
     pub timeout: Duration,
 }
@@ -38,8 +45,20 @@ pub async fn call(address: SocketAddr, call: Call<'_>) -> Result<(StatusCode, By
 }
 
 async fn exchange(address: SocketAddr, call: Call<'_>) -> Result<(StatusCode, Bytes), String> {
-    let text = |error: hyper::Error| error.to_string();
     let stream = (TcpStream::connect(address).await).map_err(|error| error.to_string())?;
+    let Some(config) = call.tls else {
+        return ask(stream, address, call).await;
+    };
+    let name = ServerName::from(address.ip());
+    let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
+    ask(stream.map_err(|error| format!("TLS: {error}"))?, address, call).await
+}
+
+async fn ask<T>(stream: T, address: SocketAddr, call: Call<'_>) -> Result<(StatusCode, Bytes), String>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let text = |error: hyper::Error| error.to_string();
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let driver = Driver(tokio::spawn(driver));
     let mut request = Request::builder()

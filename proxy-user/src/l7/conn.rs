@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::clock;
+use super::limits;
 use super::listen::Entry;
 use super::metrics::Counters;
 use super::proxy_protocol::Peers;
@@ -33,6 +34,7 @@ mod h1;
 mod h2;
 mod meter;
 mod sent;
+mod waiting;
 mod watched;
 
 use early::Early;
@@ -66,6 +68,8 @@ pub struct ConnState {
     had_resets: AtomicBool,
     /// Why it is ended, as an index of [`Refusal::ALL`], plus one.
     ended_for: AtomicUsize,
+    /// Bodies of requests of HTTP/1.1 that were not read to their end.
+    open_bodies: AtomicU32,
     /// Everything that hyper had to write has been written.
     is_flushed: AtomicBool,
     /// The client sends no more, and hyper has not been told.
@@ -101,6 +105,7 @@ impl ConnState {
             owed_ms: AtomicU64::new(0),
             had_resets: AtomicBool::new(false),
             ended_for: AtomicUsize::new(0),
+            open_bodies: AtomicU32::new(0),
             is_flushed: AtomicBool::new(true),
             end_is_hidden: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
@@ -242,6 +247,27 @@ impl ConnState {
         if !self.is_h2() && matches!(self.phase.load(Relaxed), FRESH | IDLE) {
             self.enter(HEAD);
         }
+    }
+
+    /// A request has a body.
+    fn body_began(&self) {
+        self.open_bodies
+            .store(self.open_bodies.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// It was read to its end. One that was dropped before stays open for good: only hyper knows what comes next.
+    pub fn body_ended(&self) {
+        let left = self.open_bodies.load(Relaxed).saturating_sub(1);
+        self.open_bodies.store(left, Relaxed);
+    }
+
+    /// Whether nothing has happened for [`limits::PARK_AFTER`], and what comes next is a head or more of one.
+    fn is_quiet(&self) -> bool {
+        let for_ms = self.now_ms().saturating_sub(self.since_ms.load(Relaxed));
+        matches!(self.phase.load(Relaxed), IDLE | HEAD)
+            && self.is_flushed.load(Relaxed)
+            && self.open_bodies.load(Relaxed) == 0
+            && for_ms >= limits::PARK_AFTER.as_millis() as u64
     }
 
     fn head_is_open(&self, is_open: bool) {

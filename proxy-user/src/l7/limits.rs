@@ -9,6 +9,13 @@ use std::time::Duration;
 /// browsers send (4 KiB × a handful) and bound what 65 536 slow clients can pin to 2 GiB.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 
+/// How long a connection may be quiet before what hyper keeps for it is given back: longer than browsers pause inside
+/// of a page, and 1 000 idle ones a second are 1 000 × 2 µs of work.
+pub const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of a head that are read at a time until it is whole: one page, on the stack.
+pub const WAITING_READ_BYTES: usize = 4096;
+
 /// Fields of one head. hyper keeps this many on the stack; HAProxy's limit is 101.
 pub const HEADERS_MAX: usize = 100;
 
@@ -205,6 +212,9 @@ pub const PREFIXES_MAX: usize = 4096;
 
 /// Bytes of a body that the API reads.
 pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a TLS handshake on the admin port may take.
+pub const API_HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long such a body may take to arrive.
 pub const API_BODY_TIME_MAX: Duration = Duration::from_secs(10);

@@ -90,6 +90,7 @@ async fn ask(
         target,
         body: &Bytes::new(),
         token: None,
+        tls: None,
         timeout: limits::LISTENER_TIMEOUT,
     };
     match client::call(SocketAddr::new(*ip, port.unwrap_or(PORT)), call).await? {

@@ -50,6 +50,8 @@ pub struct Counters {
     pub tls_handshakes: Cell,
     /// Of these, those that resumed a session.
     pub tls_resumed: Cell,
+    /// Connections of HTTP/1.1 whose buffers were given back because they were quiet.
+    pub parked: Cell,
     /// Connections that spoke HTTP/2.
     pub h2_connections: Cell,
     /// Connections that were passed on whole.
@@ -163,7 +165,7 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         &responses,
     );
     type Value = fn(&Counters) -> u64;
-    let singles: [(&str, &str, &str, Value); 20] = [
+    let singles: [(&str, &str, &str, Value); 21] = [
         ("tls_handshakes_total", "counter", "TLS handshakes made.", |w| {
             w.tls_handshakes.get()
         }),
@@ -172,6 +174,12 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
             "counter",
             "TLS handshakes that resumed a session.",
             |w| w.tls_resumed.get(),
+        ),
+        (
+            "connections_parked_total",
+            "counter",
+            "Times that a quiet connection gave its buffers back.",
+            |w| w.parked.get(),
         ),
         (
             "h2_connections_total",

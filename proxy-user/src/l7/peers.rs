@@ -5,11 +5,13 @@
 //! that Swarm has moved to another node has its routes from the first request on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use hyper::{Method, StatusCode};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 
 use super::client::{self, Call};
@@ -45,6 +47,7 @@ pub struct Peers {
     /// The port of the others' APIs, which is the port of ours.
     port: u16,
     token: Option<Token>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Peers {
@@ -60,6 +63,7 @@ impl Peers {
             is_named: !settings.siblings.is_empty(),
             port,
             token: settings.admin.tokens.first().cloned(),
+            tls: settings.admin.tls.as_ref().map(|tls| tls.client.clone()),
         }
     }
 
@@ -130,6 +134,7 @@ impl Peers {
             target,
             body,
             token,
+            tls: self.tls.as_ref(),
             timeout,
         };
         client::call(address, call).await
@@ -150,7 +155,8 @@ impl Peers {
                     for service in &copy.withheld {
                         tracing::warn!(
                             %address, service,
-                            "not copied: it has secrets in it, and they only travel with PORTICO_ADMIN_TOKEN_FILE"
+                            "not copied: it has secrets in it, and they only travel with PORTICO_ADMIN_TOKEN_FILE or \
+                             PORTICO_ADMIN_CA_FILE"
                         );
                     }
                     Some(copy)

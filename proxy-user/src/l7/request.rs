@@ -538,6 +538,7 @@ async fn send(
             waits_since: None,
             count,
             conn: client.state.clone(),
+            has_ended: false,
         });
     }
     let mut call = Call {

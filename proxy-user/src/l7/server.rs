@@ -158,7 +158,7 @@ impl Proxy {
                 if guard.is_open() {
                     tracing::warn!(
                         "the admin port is open to everyone who can reach it; close it with \
-                         PORTICO_ADMIN_TOKEN_FILE or PORTICO_ADMIN_ALLOW"
+                         PORTICO_ADMIN_TOKEN_FILE, PORTICO_ADMIN_CA_FILE or PORTICO_ADMIN_ALLOW"
                     );
                 }
                 let api = Arc::new(Api {

@@ -29,6 +29,7 @@ mod labels;
 mod leaving;
 mod lifecycle;
 mod listener;
+mod parking;
 mod policies;
 mod provenance;
 mod refusals;

@@ -3,9 +3,10 @@
 //!
 //! [`store`] has the certificates and swaps one [`index`] when they change; [`protocol`] reads what the original's
 //! variables say of versions and ciphers; [`tickets`] resume sessions on every worker and replica; [`accept`] makes the
-//! handshake. A port with `:ssl` speaks plain HTTP while there is no certificate, as in the original.
+//! handshake, [`admin`] is for the admin port. A port with `:ssl` speaks plain HTTP while there is no certificate, as in the original.
 
 mod accept;
+mod admin;
 mod crt_list;
 mod glob;
 mod index;
@@ -20,6 +21,7 @@ mod tickets;
 mod x509;
 
 pub use accept::{Accepted, Handshake};
+pub use admin::AdminTls;
 pub use index::Current;
 pub use protocol::{Protocol, ciphers, options};
 pub use settings::{Tls, TlsSettings};

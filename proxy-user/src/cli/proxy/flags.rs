@@ -22,6 +22,12 @@ pub(super) struct Flags {
     /// File with the bearer tokens of the admin port, one on each line; or the secret dfp_admin_token
     #[arg(long, env = "PORTICO_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub(super) admin_token_file: Option<PathBuf>,
+    /// PEM file with the certificate of the admin port and its key, which speaks TLS then; or the secret dfp_admin_cert
+    #[arg(long, env = "PORTICO_ADMIN_CERT_FILE", value_name = "FILE")]
+    pub(super) admin_cert_file: Option<PathBuf>,
+    /// PEM file with the authorities whose client certificates the admin port asks for; or the secret dfp_admin_ca
+    #[arg(long, env = "PORTICO_ADMIN_CA_FILE", value_name = "FILE")]
+    pub(super) admin_ca_file: Option<PathBuf>,
     /// Who may use the admin port: addresses and prefixes, separated by commas; or the secret dfp_portico_admin_allow
     #[arg(
         long,

@@ -2,6 +2,7 @@
 //! From flags, environment and secrets to settings.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::l7::settings::{
     parse_tokens,
 };
 use crate::l7::spec::User;
+use crate::l7::tls::{AdminTls, TlsSettings};
 use crate::l7::upstream::sticky::StickyKey;
 
 /// Checks everything once, and reads secrets.
@@ -297,19 +299,43 @@ fn forwarding(args: &Flags, sources: &Sources<'_>) -> Result<Forwarding, Exit> {
 
 /// What closes the admin port. A file that was named and cannot be read must not leave it open.
 fn admin(args: &Flags, sources: &Sources<'_>) -> Result<Admin, Exit> {
-    let wrong = |error: String| Exit::Usage(format!("PORTICO_ADMIN_TOKEN_FILE: {error}"));
-    let text = match (sources.secret("ADMIN_TOKEN")?, &args.admin_token_file) {
-        (Some(text), _) => Some(text),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(file);
-            Some(text.map_err(|error| wrong(format!("{}: {error}", file.display())))?)
+    let wrong = |variable: &str, error: String| Exit::Usage(format!("{variable}: {error}"));
+    let text = |name: &str, file: &Option<PathBuf>| {
+        let variable = format!("PORTICO_{name}_FILE");
+        match (sources.secret(name)?, file) {
+            (Some(text), _) => Ok(Some(text)),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                let named = |error| wrong(&variable, format!("{}: {error}", file.display()));
+                text.map(Some).map_err(named)
+            }
+            (None, None) => Ok(None),
         }
-        (None, None) => None,
     };
-    let tokens = text.map(|text| parse_tokens(&text).map_err(wrong)).transpose()?;
+    let tokens = text("ADMIN_TOKEN", &args.admin_token_file)?
+        .map(|text| parse_tokens(&text).map_err(|error| wrong("PORTICO_ADMIN_TOKEN_FILE", error)))
+        .transpose()?;
+    let authorities = text("ADMIN_CA", &args.admin_ca_file)?
+        .map(|pem| {
+            let roots = TlsSettings::parse_authorities(pem.as_bytes());
+            roots.map_err(|error| wrong("PORTICO_ADMIN_CA_FILE", error))
+        })
+        .transpose()?;
+    let tls = match (text("ADMIN_CERT", &args.admin_cert_file)?, authorities) {
+        (None, None) => None,
+        (None, Some(_)) => {
+            let error = "client certificates need TLS: set PORTICO_ADMIN_CERT_FILE too";
+            return Err(wrong("PORTICO_ADMIN_CA_FILE", error.into()));
+        }
+        (Some(pem), authorities) => {
+            let tls = AdminTls::new(pem.as_bytes(), authorities);
+            Some(tls.map_err(|error| wrong("PORTICO_ADMIN_CERT_FILE", error))?)
+        }
+    };
     Ok(Admin {
         tokens: tokens.unwrap_or_default(),
         allow: prefixes(sources, "PORTICO_ADMIN_ALLOW", &args.admin_allow)?,
+        tls,
     })
 }
 

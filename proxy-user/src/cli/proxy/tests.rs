@@ -215,6 +215,24 @@ fn what_closes_the_admin_port_is_never_left_out() {
     assert_eq!(admin(&line).unwrap().tokens[0].reveal(), "from-file");
     std::fs::write(dir.path().join("dfp_admin_token"), "from-secret\n").unwrap();
     assert_eq!(admin(&line).unwrap().tokens[0].reveal(), "from-secret");
+    // TLS: an authority alone would ask nobody, and files that cannot be used are named.
+    let file = dir.path().join("pem");
+    std::fs::write(&file, "garbage").unwrap();
+    let path = file.display().to_string();
+    for (flags, named) in [
+        (&["--admin-ca-file", path.as_str()][..], "PORTICO_ADMIN_CA_FILE"),
+        (&["--admin-cert-file", path.as_str()], "PORTICO_ADMIN_CERT_FILE"),
+    ] {
+        let error = admin(flags).unwrap_err().to_string();
+        assert!(error.contains(named) && !error.contains("garbage"), "{error}");
+    }
+    std::fs::write(&file, crate::l7::tls::testing::self_signed(&["a"])).unwrap();
+    let error = admin(&["--admin-ca-file", &path]).unwrap_err().to_string();
+    assert!(error.contains("PORTICO_ADMIN_CERT_FILE"), "{error}");
+    let with_tls = admin(&["--admin-cert-file", &path]).unwrap();
+    assert!(with_tls.tls.is_some());
+    let with_both = admin(&["--admin-cert-file", &path, "--admin-ca-file", &path]).unwrap();
+    assert!(with_both.needs_certificate() && !with_both.is_open());
     // An empty secret closes nothing, and must not seem to.
     std::fs::write(dir.path().join("dfp_admin_token"), "\n").unwrap();
     assert!(admin(&line).is_err());

@@ -26,6 +26,8 @@ pub struct Guard {
     pub unauthorized: AtomicU64,
     /// Calls from elsewhere.
     pub forbidden: AtomicU64,
+    /// Calls without a client certificate.
+    pub uncertified: AtomicU64,
 }
 
 /// Why a call is not served.
@@ -35,6 +37,17 @@ pub enum Denied {
     Token,
     /// From an address that is not allowed.
     Address,
+    /// Without a client certificate.
+    Certificate,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// From where.
+    pub ip: IpAddr,
+    /// With a certificate of an authority that is believed.
+    pub is_verified: bool,
 }
 
 impl Guard {
@@ -44,6 +57,7 @@ impl Guard {
             admin,
             unauthorized: AtomicU64::new(0),
             forbidden: AtomicU64::new(0),
+            uncertified: AtomicU64::new(0),
         }
     }
 
@@ -54,7 +68,7 @@ impl Guard {
 
     /// Whether whoever got past [`Guard::check`] has proved to know a secret.
     pub fn proves_identity(&self) -> bool {
-        !self.admin.tokens.is_empty()
+        !self.admin.tokens.is_empty() || self.admin.needs_certificate()
     }
 
     /// In words, for status and log.
@@ -63,8 +77,8 @@ impl Guard {
     }
 
     /// Whether this call may be served.
-    pub fn check(&self, peer: IpAddr, path: &str, headers: &HeaderMap) -> Result<(), Denied> {
-        let peer = peer.to_canonical();
+    pub fn check(&self, caller: Caller, path: &str, headers: &HeaderMap) -> Result<(), Denied> {
+        let peer = caller.ip.to_canonical();
         if peer.is_loopback() && HEALTH.contains(&path) {
             return Ok(());
         }
@@ -72,6 +86,10 @@ impl Guard {
         if !allow.is_empty() && !allow.contains(peer) {
             self.forbidden.fetch_add(1, Relaxed);
             return Err(Denied::Address);
+        }
+        if self.admin.needs_certificate() && !caller.is_verified {
+            self.uncertified.fetch_add(1, Relaxed);
+            return Err(Denied::Certificate);
         }
         let tokens = &self.admin.tokens;
         // All of them are compared, so that the time does not say which one was close.
@@ -96,6 +114,11 @@ impl Denied {
             Denied::Address => respond(
                 StatusCode::FORBIDDEN,
                 "This address may not use the admin port (PORTICO_ADMIN_ALLOW)",
+                &nothing,
+            ),
+            Denied::Certificate => respond(
+                StatusCode::FORBIDDEN,
+                "A client certificate is needed (PORTICO_ADMIN_CA_FILE)",
                 &nothing,
             ),
             Denied::Token => {
@@ -138,11 +161,11 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        Guard::new(admin.clone()).check(
-            peer.parse().unwrap(),
-            "/v1/docker-flow-proxy/reconfigure",
-            &headers,
-        )
+        let caller = Caller {
+            ip: peer.parse().unwrap(),
+            is_verified: false,
+        };
+        Guard::new(admin.clone()).check(caller, "/v1/docker-flow-proxy/reconfigure", &headers)
     }
 
     #[test]
@@ -179,6 +202,7 @@ mod tests {
         let admin = Admin {
             tokens: Token::new("t").into_iter().collect(),
             allow: PrefixSet::parse(["10.0.0.0/8", "fd00::/16"]).unwrap(),
+            tls: None,
         };
         for (peer, value, want) in [
             ("10.1.2.3", Some("Bearer t"), Ok(())),
@@ -199,7 +223,13 @@ mod tests {
             ..Admin::default()
         };
         let guard = Guard::new(admin);
-        let ask = |peer: &str, path: &str| guard.check(peer.parse().unwrap(), path, &HeaderMap::new());
+        let ask = |peer: &str, path: &str| {
+            let caller = Caller {
+                ip: peer.parse().unwrap(),
+                is_verified: false,
+            };
+            guard.check(caller, path, &HeaderMap::new())
+        };
         assert_eq!(ask("127.0.0.1", HEALTH[0]), Ok(()));
         assert_eq!(
             ask("127.0.0.1", "/v1/docker-flow-proxy/config"),

@@ -115,10 +115,12 @@ impl Api {
              # HELP portico_proxy_admin_denied_total Calls of the admin port that were denied.\n\
              # TYPE portico_proxy_admin_denied_total counter\n\
              portico_proxy_admin_denied_total{{reason=\"token\"}} {}\n\
-             portico_proxy_admin_denied_total{{reason=\"address\"}} {}\n",
+             portico_proxy_admin_denied_total{{reason=\"address\"}} {}\n\
+             portico_proxy_admin_denied_total{{reason=\"certificate\"}} {}\n",
             u8::from(guard.is_open()),
             guard.unauthorized.load(Relaxed),
             guard.forbidden.load(Relaxed),
+            guard.uncertified.load(Relaxed),
         );
         let _ = write!(
             text,

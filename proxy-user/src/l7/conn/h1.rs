@@ -8,11 +8,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, Sleep};
 
+use super::waiting::{Came, wait};
 use super::watched::{Transport, Watched};
 use super::{ConnState, Expired, count_expired, step};
 use crate::l7::limits;
@@ -23,21 +28,57 @@ use crate::l7::worker::Worker;
 enum End {
     Over(hyper::Result<()>),
     Expired(Expired),
-    /// It began with the preface of HTTP/2.
-    IsH2,
+    /// Nothing has happened for a while.
+    Idle,
 }
 
 /// Serves a connection until it ends, or gives it back: it is HTTP/2's.
 pub async fn serve<T: Transport>(
     worker: &Worker,
-    stream: Watched<T>,
+    mut stream: Watched<T>,
     client: Rc<Client>,
     state: &ConnState,
 ) -> Option<Watched<T>> {
+    let mut drain = pin!(worker.drain.notified());
+    let mut sleep = pin!(tokio::time::sleep(step(&worker.shared.settings.timeouts)));
+    loop {
+        match wait(worker, &mut stream, state, sleep.as_mut(), drain.as_mut()).await {
+            Came::Head => {}
+            Came::H2 => return Some(stream),
+            Came::End => return None,
+            Came::Expired(expired) => {
+                expire(worker, state, expired, Some(stream)).await;
+                return None;
+            }
+        }
+        stream = speak(
+            worker,
+            stream,
+            client.clone(),
+            state,
+            sleep.as_mut(),
+            drain.as_mut(),
+        )
+        .await?;
+    }
+}
+
+/// Lets hyper have it, until it ends or is idle; then it is given back.
+async fn speak<T: Transport>(
+    worker: &Worker,
+    stream: Watched<T>,
+    client: Rc<Client>,
+    state: &ConnState,
+    mut sleep: Pin<&mut Sleep>,
+    mut drain: Pin<&mut Notified<'_>>,
+) -> Option<Watched<T>> {
     let timeouts = worker.shared.settings.timeouts;
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         // At once and not when the future is polled: hyper reads on before that, and may find the end.
         client.state.request_began();
+        if !request.body().is_end_stream() {
+            client.state.body_began();
+        }
         request::handle(client.clone(), request)
     });
     let conn = http1::Builder::new()
@@ -46,20 +87,15 @@ pub async fn serve<T: Transport>(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut conn = Box::pin(conn);
-    let mut drain = pin!(worker.drain.notified());
-    let mut draining = worker.draining.get();
-    if draining {
-        conn.as_mut().graceful_shutdown();
-    }
-    let mut sleep = pin!(tokio::time::sleep(step(&timeouts)));
+    let mut draining = false;
     let mut waker: Option<Waker> = None;
+    sleep
+        .as_mut()
+        .reset(Instant::now() + limits::PARK_AFTER.min(step(&timeouts)));
 
     let end = poll_fn(|cx| {
         if let Poll::Ready(result) = conn.as_mut().poll(cx) {
             return Poll::Ready(End::Over(result));
-        }
-        if state.is_h2() {
-            return Poll::Ready(End::IsH2);
         }
         if state.end_is_due()
             && let Poll::Ready(result) = conn.as_mut().poll(cx)
@@ -71,15 +107,19 @@ pub async fn serve<T: Transport>(
         if !is_known {
             waker = Some(cx.waker().clone());
         }
-        if !draining && (!is_known || worker.draining.get()) && drain.as_mut().poll(cx).is_ready() {
+        // Told after it was polled: what has been read of a head is not dropped.
+        if !draining && (worker.draining.get() || !is_known && drain.as_mut().poll(cx).is_ready()) {
             draining = true;
             conn.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();
         }
         while (!is_known || sleep.is_elapsed()) && sleep.as_mut().poll(cx).is_ready() {
             match state.check(&timeouts) {
+                Ok(_) if !draining && state.is_quiet() => return Poll::Ready(End::Idle),
                 Ok(next) => {
-                    sleep.as_mut().reset(next);
+                    sleep
+                        .as_mut()
+                        .reset(next.min(Instant::now() + limits::PARK_AFTER));
                     // Registers, or rings at once.
                     if sleep.as_mut().poll(cx).is_pending() {
                         break;
@@ -92,7 +132,7 @@ pub async fn serve<T: Transport>(
     })
     .await;
 
-    let stream = move || Some(Pin::into_inner(conn).into_parts()?.io.into_inner());
+    let parts = move || Pin::into_inner(conn).into_parts();
     match end {
         End::Over(Ok(())) => {}
         End::Over(Err(error)) if error.is_parse_too_large() => worker.counters.refused(Refusal::HeadTooLarge),
@@ -101,30 +141,49 @@ pub async fn serve<T: Transport>(
             tracing::debug!(%error, "client connection");
             // A plain end would make half an answer look like a whole one.
             if state.ends_with_connection.load(Relaxed)
-                && let Some(stream) = stream()
+                && let Some(parts) = parts()
             {
-                let socket = socket2::SockRef::from(stream.stream.socket());
+                let socket = socket2::SockRef::from(parts.io.inner().stream.socket());
                 let _ = socket.set_linger(Some(Duration::ZERO));
             }
         }
         End::Expired(expired) => {
-            state.end_for(Refusal::ClientStalled);
-            count_expired(worker, &expired);
-            match (expired, stream()) {
-                (Expired::Head, Some(mut stream)) => {
-                    worker.counters.responded(Refusal::HeadTimeout.status());
-                    answer_timeout(worker, &mut stream).await;
-                }
-                // TLS says goodbye; a client that takes nothing does not hear it.
-                (Expired::Quietly, Some(mut stream)) => {
-                    let _ = tokio::time::timeout(limits::GOODBYE_TIME_MAX, stream.shutdown()).await;
-                }
-                _ => {}
-            }
+            let stream = parts().map(|parts| parts.io.into_inner());
+            expire(worker, state, expired, stream).await;
         }
-        End::IsH2 => return stream(),
+        End::Idle => {
+            worker.counters.parked.up();
+            let parts = parts()?;
+            let mut stream = parts.io.into_inner();
+            // What hyper has read of a head, and then what it has not asked for.
+            if !parts.read_buf.is_empty() {
+                stream.before.splice(..0, parts.read_buf);
+            }
+            return Some(stream);
+        }
     }
     None
+}
+
+async fn expire<T: Transport>(
+    worker: &Worker,
+    state: &ConnState,
+    expired: Expired,
+    stream: Option<Watched<T>>,
+) {
+    state.end_for(Refusal::ClientStalled);
+    count_expired(worker, &expired);
+    match (expired, stream) {
+        (Expired::Head, Some(mut stream)) => {
+            worker.counters.responded(Refusal::HeadTimeout.status());
+            answer_timeout(worker, &mut stream).await;
+        }
+        // TLS says goodbye; a client that takes nothing does not hear it.
+        (Expired::Quietly, Some(mut stream)) => {
+            let _ = tokio::time::timeout(limits::GOODBYE_TIME_MAX, stream.shutdown()).await;
+        }
+        _ => {}
+    }
 }
 
 async fn answer_timeout<T: Transport>(worker: &Worker, stream: &mut Watched<T>) {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The client's socket as hyper reads and writes it; what passes moves the connection's phase.
 //!
-//! A connection without TLS may begin with HTTP/2's preface (prior knowledge, RFC 9113 §3.3). The first bytes are
-//! looked at where they are read, so a connection of HTTP/1.1 pays one comparison and no call for it.
+//! What was read before hyper got the connection (`waiting`) comes first.
 
 use std::io;
 use std::pin::Pin;
@@ -50,12 +49,12 @@ impl Transport for TlsStream<TcpStream> {
 pub struct Watched<T> {
     /// Itself.
     pub stream: T,
-    state: Arc<ConnState>,
+    pub(super) state: Arc<ConnState>,
     counters: Arc<Counters>,
-    /// Nothing but a beginning of the preface has arrived.
-    sniffs: bool,
+    /// Nothing but a beginning of the preface of HTTP/2 has arrived, and it may be one.
+    pub(super) sniffs: bool,
     /// Read, and not passed on yet.
-    before: Vec<u8>,
+    pub(super) before: Vec<u8>,
     meter: Option<Box<Meter>>,
 }
 
@@ -87,46 +86,17 @@ impl<T> Watched<T> {
 
 impl<T: Transport> Watched<T> {
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.before.is_empty() && !self.sniffs {
-            let length = self.before.len().min(buf.remaining());
-            buf.put_slice(&self.before[..length]);
-            self.before.drain(..length);
-            return Poll::Ready(Ok(()));
+        if self.before.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
-        loop {
-            let from = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            let new = &buf.filled()[from..];
-            if !self.sniffs {
-                return Poll::Ready(Ok(()));
-            }
-            if self.before.is_empty() && !begins_alike(new) || new.is_empty() {
-                self.sniffs = false;
-                return match self.before.is_empty() {
-                    true => Poll::Ready(Ok(())),
-                    false => self.read(cx, buf),
-                };
-            }
-            self.before.extend_from_slice(new);
-            buf.set_filled(from);
-            if !begins_alike(&self.before) {
-                self.sniffs = false;
-                return self.read(cx, buf);
-            }
-            if self.before.len() >= PREFACE.len() {
-                self.sniffs = false;
-                self.state.is_h2.store(true, Relaxed);
-                // Whoever drives the connection looks, and takes it to HTTP/2.
-                return Poll::Pending;
-            }
-            self.state.bytes_arrived();
+        let length = self.before.len().min(buf.remaining());
+        buf.put_slice(&self.before[..length]);
+        match length == self.before.len() {
+            true => self.before = Vec::new(),
+            false => drop(self.before.drain(..length)),
         }
+        Poll::Ready(Ok(()))
     }
-}
-
-fn begins_alike(bytes: &[u8]) -> bool {
-    let length = bytes.len().min(PREFACE.len());
-    bytes[..length] == PREFACE[..length]
 }
 
 impl<T: Transport> AsyncRead for Watched<T> {

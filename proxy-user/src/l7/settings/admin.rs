@@ -3,6 +3,7 @@
 
 use crate::l7::prefixes::PrefixSet;
 use crate::l7::secret::Secret;
+use crate::l7::tls::AdminTls;
 
 /// Who may use the admin port. Empty lists ask nothing.
 #[derive(Clone, Debug, Default)]
@@ -11,12 +12,19 @@ pub struct Admin {
     pub tokens: Vec<Token>,
     /// Source addresses.
     pub allow: PrefixSet,
+    /// TLS, and perhaps certificates of callers.
+    pub tls: Option<AdminTls>,
 }
 
 impl Admin {
     /// Whether anybody may do anything.
     pub fn is_open(&self) -> bool {
-        self.tokens.is_empty() && self.allow.is_empty()
+        self.tokens.is_empty() && self.allow.is_empty() && !self.needs_certificate()
+    }
+
+    /// Whether callers must show a certificate.
+    pub fn needs_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.needs_certificate)
     }
 
     /// In words, for status and log.
@@ -30,6 +38,9 @@ impl Admin {
         }
         if !self.allow.is_empty() {
             needs.push("a source address that PORTICO_ADMIN_ALLOW names".to_owned());
+        }
+        if self.needs_certificate() {
+            needs.push("a client certificate of an authority in PORTICO_ADMIN_CA_FILE".to_owned());
         }
         format!("closed without {}", needs.join(" and "))
     }

@@ -8,12 +8,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::*;
+use crate::l7::conn::PREFACE;
 use crate::l7::params::{Params, read_service};
 use crate::l7::proxy_protocol::{self, Header};
 use crate::l7::resolver::Resolver;
 use crate::l7::source::Source;
 use crate::l7::stream::hello::{self, Hello};
 use crate::l7::table::Table;
+use crate::l7::tls::Store;
+use crate::l7::tls::siblings::without_key;
 
 /// Bytes of one input: more than any seed, and less than a head may have.
 const INPUT_BYTES_MAX: usize = 8 * 1024;
@@ -336,6 +339,59 @@ fn request_head() {
             "{}",
             answer.escape_ascii()
         );
+        assert_eq!(*found.lock().unwrap(), [""; 0]);
+    });
+    assert_eq!(site.get("/").status, 200);
+}
+
+#[test]
+fn certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TlsSettings {
+        dir: folder.path().to_owned(),
+        secrets: folder.path().join("secrets"),
+        ..TlsSettings::default()
+    };
+    let store = Store::open(settings);
+    fuzz("pem", |input| {
+        if store.check("a", input).is_ok() {
+            // What is taken can be shown, without its key.
+            let public = without_key(input);
+            assert!(!public.contains("PRIVATE"), "a key is shown");
+            assert!(
+                store.check("a", public.as_bytes()).is_err(),
+                "there is no key left"
+            );
+        }
+    });
+}
+
+#[test]
+fn frames() {
+    let second = Duration::from_secs(1);
+    let site = Site::with(|settings| {
+        settings.timeouts.http_request = second;
+        settings.timeouts.http_keep_alive = second;
+        settings.timeouts.client = second;
+    });
+    let (origin, found) = suspicious_origin();
+    site.route_all(origin);
+    fuzz("h2", |input| {
+        let mut wire = site.connect();
+        let begin = [PREFACE, b"\0\0\0\x04\0\0\0\0\0", input].concat();
+        let _ = wire.stream.get_mut().write_all(&begin);
+        let _ = wire.stream.get_ref().shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let outcome = wire.stream.read_to_end(&mut answer);
+        let is_late = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        assert!(!outcome.is_err_and(is_late), "no end");
+        let mut rest = answer.as_slice();
+        // The last one may be cut by a reset.
+        while let Some((head, more)) = rest.split_first_chunk::<9>() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            assert!(length <= 16_384 && head[3] <= 9, "{}", answer.escape_ascii());
+            rest = more.get(length..).unwrap_or_default();
+        }
         assert_eq!(*found.lock().unwrap(), [""; 0]);
     });
     assert_eq!(site.get("/").status, 200);

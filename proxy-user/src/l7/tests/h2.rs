@@ -6,6 +6,7 @@ use super::*;
 
 mod floods;
 mod frames;
+mod grpc;
 mod rules;
 
 use frames::Outcome;

@@ -15,6 +15,7 @@ use super::*;
 use crate::l7::settings::Port;
 use crate::l7::tls::testing::{Authority, self_signed};
 
+mod admin;
 mod clients;
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;

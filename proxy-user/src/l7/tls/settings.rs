@@ -46,13 +46,18 @@ impl TlsSettings {
     pub fn read_authorities(path: &Path) -> Result<Arc<RootCertStore>, String> {
         let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+        Self::parse_authorities(&pem).map_err(|error| wrong(&error))
+    }
+
+    /// The certificates of authorities.
+    pub fn parse_authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|_| wrong(&"it is not PEM"))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|_| "it is not PEM")?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
         }
         match roots.is_empty() {
-            true => Err(wrong(&"there is no certificate in it")),
+            true => Err("there is no certificate in it".into()),
             false => Ok(Arc::new(roots)),
         }
     }

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Certificates from and for the other replicas, in the original's shape.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use super::store::Store;
+use super::x509;
+
+/// Characters of a line (RFC 7468 §2).
+const PEM_LINE: usize = 64;
 
 /// The answer of the certificate endpoints.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -50,17 +58,22 @@ pub fn adopt(store: &Store, answer: &[u8]) -> Result<usize, String> {
     Ok(taken)
 }
 
-/// The certificates of a PEM file without its key.
+/// The certificates of a PEM file without its key: what is read as a certificate, written anew. Marks that are broken
+/// cannot make a key look like a part of one.
 pub fn without_key(pem: &[u8]) -> String {
-    let text = String::from_utf8_lossy(pem);
-    let (mut out, mut inside) = (String::new(), false);
-    for line in text.lines() {
-        inside |= line.trim() == "-----BEGIN CERTIFICATE-----";
-        if inside {
-            out.push_str(line);
-            out.push('\n');
+    let mut out = String::new();
+    for der in CertificateDer::pem_slice_iter(pem).flatten() {
+        if !x509::is_whole(&der) {
+            continue;
         }
-        inside &= line.trim() != "-----END CERTIFICATE-----";
+        out.push_str("-----BEGIN CERTIFICATE-----\n");
+        for (n, digit) in STANDARD.encode(&der).chars().enumerate() {
+            if n > 0 && n % PEM_LINE == 0 {
+                out.push('\n');
+            }
+            out.push(digit);
+        }
+        out.push_str("\n-----END CERTIFICATE-----\n");
     }
     out
 }
@@ -83,6 +96,9 @@ mod tests {
             );
             assert_eq!(shown, without_key(shown.as_bytes()));
         }
+        // Here a mark is missing.
+        let cut = pem.replacen("-----END CERTIFICATE-----\n", "", 1) + "-----END CERTIFICATE-----\n";
+        assert_eq!(without_key(cut.as_bytes()), "");
         // A key between the marks of a certificate would not be read as a key either.
         assert_eq!(
             without_key(b"-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n"),

@@ -63,6 +63,12 @@ pub fn read(der: &[u8]) -> Option<X509<'_>> {
     })
 }
 
+/// Whether it is a certificate and nothing else.
+pub fn is_whole(der: &[u8]) -> bool {
+    let outer = Der(der).expect(SEQUENCE);
+    outer.is_some_and(|outer| outer.whole.len() == der.len()) && read(der).is_some()
+}
+
 fn common_names(subject: &[u8]) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut parts = Der(subject);
