@@ -98,9 +98,18 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that a read of an answer's head has room for: most heads, and small bodies with them.
 pub const UPSTREAM_READ_BYTES: usize = 4 * 1024;
 
-/// Bytes that a read of an answer's body has room for: 16 reads for 1 MiB, and less than the size from which the
-/// allocator maps and unmaps every buffer.
-pub const UPSTREAM_BODY_READ_BYTES: usize = 64 * 1024;
+/// Bytes that a read of a large answer's body has room for: 4 reads for 1 MiB.
+pub const UPSTREAM_BODY_READ_BYTES: usize = 256 * 1024;
+
+/// Answers that one worker reads in such pieces at a time: two pieces each, one on its way and one to come, are 32 MiB.
+pub const LARGE_READS_MAX: usize = 64;
+
+/// Bytes that a read of any other answer's body has room for: 10 000 clients that take nothing hold 160 MiB.
+pub const UPSTREAM_BODY_READ_SMALL: usize = 16 * 1024;
+
+/// Bytes of an answer that are put together before they are written: below this, copying costs less than a vectored
+/// write does.
+pub const WRITE_JOINED_MAX: usize = 1024;
 
 /// Bytes of the line in front of a chunk; the size needs 16, the rest is for extensions that nobody uses.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;

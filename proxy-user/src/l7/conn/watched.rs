@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::meter::Meter;
 use super::{ConnState, Relaxed};
+use crate::l7::limits;
 use crate::l7::metrics::Counters;
 
 /// What every connection of HTTP/2 begins with.
@@ -137,7 +138,17 @@ impl<T: Transport> AsyncWrite for Watched<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.write_early(cx))?;
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let result = if length <= limits::WRITE_JOINED_MAX {
+            let (mut joined, mut end) = ([0; limits::WRITE_JOINED_MAX], 0);
+            for buf in bufs {
+                joined[end..end + buf.len()].copy_from_slice(buf);
+                end += buf.len();
+            }
+            Pin::new(&mut this.stream).poll_write(cx, &joined[..length])
+        } else {
+            Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+        };
         this.wrote(&result, bufs);
         result
     }

@@ -259,7 +259,14 @@ impl H1 {
     }
 
     /// The next piece of the answer's body.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>, decoder: &mut Decoder) -> Poll<Result<Piece, Broken>> {
+    ///
+    /// No read has room for more than `room_max`.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut Decoder,
+        room_max: usize,
+    ) -> Poll<Result<Piece, Broken>> {
         loop {
             match decoder.decode(&mut self.read)? {
                 Step::Data(data) => return Poll::Ready(Ok(Piece::Data(data))),
@@ -267,9 +274,7 @@ impl H1 {
                 Step::End => return Poll::Ready(Ok(Piece::End)),
                 Step::More => {}
             }
-            let room = decoder
-                .expects()
-                .clamp(limits::UPSTREAM_READ_BYTES, limits::UPSTREAM_BODY_READ_BYTES);
+            let room = decoder.expects().clamp(limits::UPSTREAM_READ_BYTES, room_max);
             if ready!(self.poll_read(cx, room))? == 0 {
                 decoder.ended()?;
             }

@@ -2,6 +2,7 @@
 //! The body of an answer, as it comes from a task. At its end the connection goes back; dropped before that, the
 //! connection is closed and the task notices.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -19,6 +20,7 @@ use super::queue::Turn;
 use super::task::Busy;
 use crate::l7::body::{BodyError, Progress};
 use crate::l7::clock::{self, Alarm};
+use crate::l7::limits;
 
 /// What follows the head of an answer.
 pub struct ResponseBody {
@@ -49,12 +51,35 @@ enum Kind {
         /// What of the request body has not gone out.
         sending: Option<Box<Sending>>,
         keeps: bool,
+        /// It may be read in large pieces.
+        large: Option<Large>,
     },
     H2 {
         body: Incoming,
         #[expect(dead_code, reason = "held, not read")]
         held: (Part, Busy),
     },
+}
+
+/// One of the answers that a worker reads in large pieces.
+struct Large;
+
+thread_local! {
+    static LARGE: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Large {
+    fn begin() -> Option<Self> {
+        let count = LARGE.get();
+        let admits = count < limits::LARGE_READS_MAX;
+        admits.then(|| LARGE.set(count + 1)).map(|()| Large)
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        LARGE.set(LARGE.get() - 1);
+    }
 }
 
 impl ResponseBody {
@@ -73,6 +98,7 @@ impl ResponseBody {
                 decoder,
                 sending,
                 keeps,
+                large: None,
             },
             wait,
             alarm: Alarm::default(),
@@ -147,6 +173,7 @@ impl ResponseBody {
                 decoder,
                 sending,
                 keeps,
+                large,
             } => {
                 let Some(lease) = lease else {
                     return Poll::Ready(None);
@@ -166,7 +193,14 @@ impl ResponseBody {
                         }
                     }
                 }
-                h1.poll_body(cx, decoder).map(|piece| match piece {
+                if large.is_none() && decoder.expects() > limits::UPSTREAM_BODY_READ_SMALL {
+                    *large = Large::begin();
+                }
+                let room_max = match large {
+                    Some(_) => limits::UPSTREAM_BODY_READ_BYTES,
+                    None => limits::UPSTREAM_BODY_READ_SMALL,
+                };
+                h1.poll_body(cx, decoder, room_max).map(|piece| match piece {
                     Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
                     Ok(Piece::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
                     Ok(Piece::End) => None,
@@ -222,5 +256,21 @@ impl Body for ResponseBody {
             Kind::H1 { decoder, .. } => decoder.exact().map(SizeHint::with_exact).unwrap_or_default(),
             Kind::H2 { body, .. } => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_reads_are_counted_and_come_back() {
+        let all: Vec<_> = std::iter::from_fn(Large::begin)
+            .take(limits::LARGE_READS_MAX + 1)
+            .collect();
+        assert_eq!(all.len(), limits::LARGE_READS_MAX);
+        assert!(Large::begin().is_none());
+        drop(all);
+        assert!(Large::begin().is_some());
     }
 }

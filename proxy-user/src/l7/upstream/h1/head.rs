@@ -166,6 +166,8 @@ pub fn parse(buf: &mut BytesMut, method: &Method, recycled: &mut HeaderMap) -> R
     let bytes = buf.split_to(end).freeze();
     let mut headers = std::mem::take(recycled);
     headers.clear();
+    // And what a service's rules may add.
+    headers.reserve(count + 2);
     for range in &ranges[..count] {
         let [name, name_end, value, value_end] = range.map(usize::from);
         let name = HeaderName::from_bytes(&bytes[name..name_end]);

@@ -50,7 +50,11 @@ async fn exchange(text: &'static str, size: usize) -> Result<(u16, Vec<u8>), Bro
         let mut head = std::future::poll_fn(|cx| h1.poll_head(cx, &Method::GET, &mut fields)).await?;
         let mut body = Vec::new();
         loop {
-            match std::future::poll_fn(|cx| h1.poll_body(cx, &mut head.body)).await? {
+            match std::future::poll_fn(|cx| {
+                h1.poll_body(cx, &mut head.body, limits::UPSTREAM_BODY_READ_SMALL)
+            })
+            .await?
+            {
                 Piece::Data(data) => body.extend_from_slice(&data),
                 Piece::Trailers(_) => {}
                 Piece::End => return Ok((head.status.as_u16(), body)),
