@@ -7,8 +7,11 @@
 
 pub mod api;
 mod edits;
+mod flows;
 pub mod metrics;
+mod names;
 pub mod socket;
+mod trace;
 
 pub use socket::Socket;
 

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 pub mod ask;
 pub mod backend;
 pub mod doctor;
+pub mod flows;
 pub mod log;
 pub mod node;
 pub mod proxy;
@@ -17,6 +18,7 @@ pub mod run;
 pub mod service;
 pub mod status;
 pub mod table;
+pub mod trace;
 
 /// The front door of a Docker Swarm: eBPF data plane and L7 proxy.
 #[derive(Parser)]
@@ -40,6 +42,10 @@ enum Verb {
     Service(service::Args),
     /// List, add, change, drain and remove backends
     Backend(backend::Args),
+    /// List, filter and forget flows of published ports
+    Flows(flows::Args),
+    /// Which service, backend and path a connection gets, and why; sends nothing
+    Trace(trace::Args),
     /// What this machine offers and what Portico will do with it
     Doctor(doctor::Args),
 }
@@ -93,6 +99,8 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(args),
         Verb::Service(args) => service::run(args),
         Verb::Backend(args) => backend::run(args),
+        Verb::Flows(args) => flows::run(args),
+        Verb::Trace(args) => trace::run(args),
         Verb::Doctor(args) => doctor::run(args),
     };
     match result {

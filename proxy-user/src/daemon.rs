@@ -33,7 +33,7 @@ use crate::{
     admin,
     cli::Exit,
     health::Health,
-    kernel::{KernelParts, parts::Engine},
+    kernel::{KernelParts, mirror::Mirror, parts::Engine},
     providers::{Provider, Report, api::Store},
 };
 
@@ -58,6 +58,8 @@ pub struct Shared {
     pub health: Arc<Health>,
     /// The programs' counters.
     pub counters: Counters,
+    /// The maps, for looking; a kernel in memory has none.
+    pub mirror: Option<Mirror>,
     /// What the kernel side told about itself.
     pub info: serde_json::Value,
 }
@@ -67,7 +69,13 @@ pub type Counters = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
 
 impl Shared {
     /// What the admin side reads from now on.
-    pub fn new(view: View, api: Store, counters: Counters, info: serde_json::Value) -> Arc<Self> {
+    pub fn new(
+        view: View,
+        api: Store,
+        counters: Counters,
+        mirror: Option<Mirror>,
+        info: serde_json::Value,
+    ) -> Arc<Self> {
         let state = api.path().parent().unwrap_or(Path::new("."));
         Arc::new(Self {
             health: Health::new(state),
@@ -75,6 +83,7 @@ impl Shared {
             shown: watch::Sender::new(()),
             api: Arc::new(api),
             counters,
+            mirror,
             info,
         })
     }
@@ -119,7 +128,7 @@ pub async fn run<D: Into<Engine>>(
     };
 
     let view = View::new(provider.kind(), &provider.source(), provider.node());
-    let shared = Shared::new(view, api, parts.counters, parts.info);
+    let shared = Shared::new(view, api, parts.counters, parts.mirror, parts.info);
     let mailbox = Arc::new(Mailbox::default());
     // Before the other provider speaks for the first time, so that nothing is taken for removed.
     mailbox.put_wanted(shared.api.wanted());

@@ -14,6 +14,7 @@ pub mod clsact;
 pub mod dataplane;
 pub mod genetlink;
 pub mod ipvs;
+pub mod mirror;
 pub mod netlink;
 pub mod netns;
 pub mod object;

@@ -179,7 +179,7 @@ fn in_process(machine: &Machine) {
     let parts = kernel::start(&machine.options).unwrap_or_else(|exit| panic!("{exit}"));
     let api = api::Store::open(&machine.options.state).expect("the state directory");
     let view = View::new("file", "bench", "n1");
-    let shared = Shared::new(view, api, parts.counters, parts.info);
+    let shared = Shared::new(view, api, parts.counters, parts.mirror, parts.info);
     let mailbox = Arc::new(Mailbox::default());
     let control = Control::start(
         parts.datapath,

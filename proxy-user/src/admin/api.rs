@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `GET /v1/status`, `GET /v1/services`, `GET /v1/kept`, `POST /v1/edits`. The JSON field names are a contract.
+//! What is in force, as JSON, and where each path leads. The JSON field names are a contract (`docs/verbs.md`).
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use serde_json::{Value, json};
 
-use super::edits;
+use super::{edits, flows, trace};
 use crate::{
     daemon::{ProviderState, Shared, View},
     health::Standing,
@@ -28,9 +28,16 @@ pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response
         (&Method::GET, "/v1/services") => (StatusCode::OK, services(&view, &shared)),
         (&Method::GET, "/v1/kept") => (StatusCode::OK, json!(*shared.api.state())),
         (&Method::POST, "/v1/edits") => edits::answer(request, &shared).await,
-        (_, path @ ("/v1/status" | "/v1/services" | "/v1/kept" | "/v1/edits")) => (
+        (&Method::POST, "/v1/flows") => flows::list(request, &shared).await,
+        (&Method::POST, "/v1/flows/flush") => flows::flush(request, &shared).await,
+        (&Method::POST, "/v1/trace") => trace::answer(request, &shared).await,
+        (_, path @ ("/v1/status" | "/v1/services" | "/v1/kept")) => (
             StatusCode::METHOD_NOT_ALLOWED,
-            json!({ "error": format!("{path} only answers {}", if path == "/v1/edits" { "POST" } else { "GET" }) }),
+            json!({ "error": format!("{path} only answers GET") }),
+        ),
+        (_, path @ ("/v1/edits" | "/v1/flows" | "/v1/flows/flush" | "/v1/trace")) => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            json!({ "error": format!("{path} only answers POST") }),
         ),
         (_, path) => (
             StatusCode::NOT_FOUND,

@@ -64,6 +64,7 @@ fn parts(kernel: &Fake) -> KernelParts {
         local_addrs: Box::new(|| vec![[192, 168, 99, 101].into()]),
         inspect: Box::new(inspect),
         counters: Box::new(|| vec![("flow_local".into(), 3)]),
+        mirror: None,
         info: serde_json::json!({ "tunnel": "none" }),
     }
 }
@@ -190,7 +191,7 @@ async fn metrics_are_served_and_an_address_in_use_is_said() {
     view.operations = 7;
     let api = Store::open(folder.path()).unwrap();
     let counters = Box::new(|| vec![("flow_local".into(), 3)]);
-    let shared = Shared::new(view, api, counters, Value::Null);
+    let shared = Shared::new(view, api, counters, None, Value::Null);
     let serving = tokio::spawn(admin::metrics::serve(Some(listener), shared.clone()));
     let ask = |request: &'static str| async move {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::{
     attach,
     dataplane::{self, Dataplane},
+    mirror::Mirror,
     netlink,
     netns::{self, NamespaceFacts, NetnsError},
     object::{Object, SOCK_PROGRAMS},
@@ -88,6 +89,8 @@ pub struct KernelParts<D = Box<dyn Datapath>> {
     pub inspect: Inspect,
     /// Counters by name.
     pub counters: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    /// The maps, for looking.
+    pub mirror: Option<Mirror>,
     /// For `status`: uplinks, tunnel, object, attachments.
     pub info: Value,
 }
@@ -157,6 +160,7 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
     })?;
     let counter_pins = pins.clone();
     Ok(KernelParts {
+        mirror: Some(Mirror::new(pins.clone(), settings)),
         datapath: Box::new(
             Dataplane::open(&pins, object).map_err(|e| Exit::Failed(format!("pinned maps: {e}")))?,
         ),

@@ -14,6 +14,8 @@ use std::{
 
 use proxy_ebpf::abi::{ABI_VERSION, Settings};
 
+/// An array that can be had in a process's memory (linux/bpf.h, Linux 5.5); flow tables of earlier builds cannot.
+const BPF_F_MMAPABLE: u64 = 1 << 10;
 /// Magic number of bpffs (statfs(2), linux/magic.h BPF_FS_MAGIC).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -40,7 +42,7 @@ impl Pins {
         self.root.join("maps")
     }
 
-    /// Forgets a pinned flow table that has another size than is wanted now: its flows are lost, and the programs
+    /// Forgets a pinned flow table that has another size or kind than is wanted now: its flows are lost, and the programs
     /// that still run keep theirs until their links are replaced.
     pub fn match_flow_table(&self, settings: &Settings) -> io::Result<()> {
         let path = self.maps().join("FLOWS");
@@ -49,7 +51,11 @@ impl Pins {
         }
         let info = pinned_info(&path)?;
         let wanted = (u64::from(settings.flow_mask) + 1).to_string();
-        if info.get("max_entries") != Some(&wanted) {
+        let flags = info
+            .get("map_flags")
+            .and_then(|flags| u64::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
+        let in_memory = flags.is_some_and(|flags| flags & BPF_F_MMAPABLE != 0);
+        if info.get("max_entries") != Some(&wanted) || !in_memory {
             fs::remove_file(&path)?;
         }
         Ok(())

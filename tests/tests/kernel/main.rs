@@ -10,6 +10,7 @@
 mod full;
 mod health;
 mod ipvs;
+mod mirror;
 mod programs;
 mod property;
 mod restart;

@@ -5,7 +5,7 @@ use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
@@ -52,16 +52,17 @@ static LOCAL_TASKS: HashMap<u32, LocalTask> = HashMap::with_max_entries(LOCAL_TA
 /// Round-robin counters by frontend id.
 #[map]
 static NEXT: Array<u64> = Array::with_max_entries(FRONTENDS_MAX, 0);
-/// Open flows and connections by backend id.
+/// Open flows and connections by backend id. In the agent's memory as well: it counts what it flushes.
 #[map]
-static ACTIVE: Array<u64> = Array::with_max_entries(BACKENDS_MAX, 0);
+static ACTIVE: Array<u64> = Array::with_max_entries(BACKENDS_MAX, BPF_F_MMAPABLE);
 #[map]
 static TABLES: HashMap<TableKey, TableBlock> = HashMap::with_max_entries(TABLE_BLOCKS_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(AFFINITIES_MAX, 0);
-/// The agent creates it with as many buckets as `Settings::flow_mask` says.
+/// The agent creates it with as many buckets as `Settings::flow_mask` says, and has it in its memory as well when it
+/// lists or flushes flows.
 #[map]
-static FLOWS: Array<Bucket> = Array::with_max_entries(1024, 0);
+static FLOWS: Array<Bucket> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
 /// (frontend, client's address) -> verdict, by longest prefix.

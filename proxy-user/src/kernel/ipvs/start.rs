@@ -68,6 +68,8 @@ pub fn start(options: &Options) -> Result<KernelParts<Door>, Exit> {
         how: "Linux 5.14 or later".into(),
     })?;
     Ok(KernelParts {
+        // IPVS has its own tables and tools (ipvsadm -Lcn).
+        mirror: None,
         datapath: (
             Box::new(Kernel {
                 family,
