@@ -27,6 +27,7 @@ mod compare;
 mod inside;
 mod load;
 mod markdown;
+mod own_load;
 mod page;
 mod plan;
 mod plots;
@@ -55,9 +56,21 @@ pub struct Args {
     /// Numbers of services to measure kernel contestants and HTTP proxies with
     #[arg(long, value_delimiter = ',')]
     services: Vec<u32>,
+    /// Numbers of backends to measure kernel contestants with
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=i64::from(site::ORIGINS_MAX)))]
+    backends: Vec<u32>,
+    /// Numbers of other clients' flows to measure kernel contestants with
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    flows: Vec<u32>,
+    /// Kernel contestants while a backend drains and comes back all the time
+    #[arg(long)]
+    churn: bool,
     /// Rounds
     #[arg(long)]
     rounds: Option<u32>,
+    /// No new sample after so many minutes [default: 60, with --quick 4]
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Where to measure
     #[arg(long = "where", value_enum, default_value = "auto")]
     place: Place,
@@ -75,6 +88,12 @@ enum Verb {
     /// The side that measures
     #[command(hide = true)]
     Inside { folder: PathBuf },
+    /// A load or an origin of the bench's own
+    #[command(hide = true)]
+    Own {
+        #[command(subcommand)]
+        own: own_load::Own,
+    },
 }
 
 /// Where the packets are.
@@ -106,6 +125,7 @@ const ENDING: Duration = Duration::from_secs(55);
 pub fn run(args: &Args) -> Result<u8> {
     match &args.verb {
         Some(Verb::Inside { folder }) => inside::run(folder),
+        Some(Verb::Own { own }) => own_load::run(own),
         Some(Verb::Compare { first, second }) => {
             let (first, second) = (Results::load(first)?, Results::load(second)?);
             print!("{}", compare::table(&first, &second));
@@ -147,7 +167,10 @@ fn bench(args: &Args) -> Result<u8> {
     let shift = if args.quick { QUICK_SHIFT } else { FULL_SHIFT };
     let plan = plan_of(args, (!native).then_some(shift));
     fs::write(folder.join(inside::PLAN), serde_json::to_vec_pretty(&plan)?).context(inside::PLAN)?;
-    let budget = if args.quick { QUICK } else { FULL };
+    let usual = if args.quick { QUICK } else { FULL };
+    let budget = args
+        .minutes
+        .map_or(usual, |minutes| Duration::from_secs(60 * minutes));
     let measured = if native {
         natively(&folder, budget)
     } else {
@@ -176,14 +199,7 @@ fn plan_of(args: &Args, counted: Option<u32>) -> Plan {
     let chosen = |contestant: &Contestant| {
         *contestant == Contestant::Direct || args.only.is_empty() || args.only.contains(contestant)
     };
-    let mut rows: Vec<Row> = Contestant::ALL
-        .into_iter()
-        .filter(chosen)
-        .map(|contestant| Row {
-            contestant,
-            services: 1,
-        })
-        .collect();
+    let mut rows: Vec<Row> = Contestant::ALL.into_iter().filter(chosen).map(Row::of).collect();
     let numbers = match (args.services.is_empty(), args.quick) {
         (false, _) => args.services.clone(),
         (true, true) => Vec::new(),
@@ -192,8 +208,16 @@ fn plan_of(args: &Args, counted: Option<u32>) -> Plan {
     for services in numbers.into_iter().filter(|number| *number > 1) {
         let able = Contestant::ALL.into_iter().filter(chosen);
         let able = able.filter(|contestant| services <= contestant.services_max());
-        rows.extend(able.map(|contestant| Row { contestant, services }));
+        rows.extend(able.map(|contestant| Row {
+            services,
+            ..Row::of(contestant)
+        }));
     }
+    rows.extend(
+        special_rows(args)
+            .into_iter()
+            .filter(|row| chosen(&row.contestant)),
+    );
     let workloads = match (args.workload.is_empty(), args.quick) {
         (false, _) => args.workload.clone(),
         (true, true) => vec![Workload::KeepAlive, Workload::Connections],
@@ -209,6 +233,46 @@ fn plan_of(args: &Args, counted: Option<u32>) -> Plan {
         counted,
         seed: now.as_secs(),
     }
+}
+
+/// Contestants whose agent can make many backends, flows and changes; one way of each kind.
+const SPECIAL: [Contestant; 3] = [
+    Contestant::IpvsNat,
+    Contestant::PorticoSocket,
+    Contestant::PorticoTc,
+];
+
+/// Rows with other numbers of backends, with flows, and with changes; a full run has all, others what they were asked for.
+fn special_rows(args: &Args) -> Vec<Row> {
+    let asked =
+        !(args.backends.is_empty() && args.flows.is_empty() && !args.churn && args.services.is_empty());
+    let full = !args.quick && !asked;
+    let or = |given: &[u32], usual: &[u32]| if full { usual.to_vec() } else { given.to_vec() };
+    let mut rows = Vec::new();
+    for backends in or(&args.backends, &[1, 10, 100]) {
+        rows.extend(SPECIAL.map(|contestant| Row {
+            backends,
+            ..Row::of(contestant)
+        }));
+    }
+    for flows in or(&args.flows, &[10_000, 100_000, 1_000_000]) {
+        // Socket hooks keep no flow: there is nothing to be many of.
+        let keeping = SPECIAL
+            .into_iter()
+            .filter(|contestant| *contestant != Contestant::PorticoSocket);
+        rows.extend(keeping.map(|contestant| Row {
+            flows,
+            ..Row::of(contestant)
+        }));
+    }
+    if args.churn || full {
+        rows.extend(SPECIAL.map(|contestant| Row {
+            churn: true,
+            ..Row::of(contestant)
+        }));
+    }
+    rows.retain(|row| !row.is_plain());
+    rows
 }
 
 /// Whether there is no virtual machine to measure in; then this kernel is better than nothing.
@@ -334,6 +398,16 @@ fn collect(folder: &Path, plan: Plan, native: bool, ended: bool) -> Result<Resul
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     let mut left_out: Vec<LeftOut> = serde_json::from_str(&read(inside::LEFT_OUT)).unwrap_or_default();
+    for row in &plan.rows {
+        let why = plan.workloads.iter().filter_map(|workload| {
+            let why = row.contestant.lacks(*workload)?;
+            row.is_plain().then(|| LeftOut {
+                title: format!("{}, {}", row.title(), workload.title()),
+                why: why.to_owned(),
+            })
+        });
+        left_out.extend(why);
+    }
     left_out.extend(NOT_BUILT.map(|(title, why)| LeftOut {
         title: title.to_owned(),
         why: why.to_owned(),
@@ -364,9 +438,18 @@ fn collect(folder: &Path, plan: Plan, native: bool, ended: bool) -> Result<Resul
 
 fn report(results: &Results, folder: &Path) -> Result<u8> {
     let plots = plots::all(results)?;
+    let converter = cmd::exists("rsvg-convert");
     for plot in &plots {
         let path = folder.join(format!("{}.svg", plot.name));
         fs::write(&path, &plot.svg).with_context(|| path.display().to_string())?;
+        if converter {
+            let mut command = cmd::host("rsvg-convert");
+            command.arg(&path).arg("--output").arg(path.with_extension("png"));
+            cmd::text(&mut command)?;
+        }
+    }
+    if !converter {
+        step("pictures are SVG only: rsvg-convert is not installed (apt-get install librsvg2-bin)");
     }
     let text = markdown::report(results);
     fs::write(folder.join("report.md"), &text).context("report.md")?;

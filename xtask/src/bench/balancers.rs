@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     plan::Contestant,
-    site::{BALANCER, BPFFS, ORIGINS, PORT, Site, VIP, get, http_preamble, nginx_config},
+    site::{BALANCER, BPFFS, PORT, SOCKET, Site, VIP, get, http_preamble, nginx_config},
 };
 use crate::{cmd, lab::agent, paths};
 
@@ -22,10 +22,10 @@ const KEPT: u32 = 64;
 pub fn install(site: &mut Site) -> Result<()> {
     match site.row.contestant {
         Contestant::Direct => Ok(()),
-        Contestant::IpvsNat => ipvs(site, "-m"),
+        Contestant::IpvsNat => ipvs(site, "nat"),
         Contestant::IpvsDr => {
             direct_routing(site)?;
-            ipvs(site, "-g")
+            ipvs(site, "dr")
         }
         Contestant::PorticoSocket => {
             let group = site.group("client")?;
@@ -48,32 +48,52 @@ fn other_port(number: u32) -> u16 {
 
 // --- IPVS ----------------------------------------------------------------------------------------------------
 
-fn ipvs(site: &Site, method: &str) -> Result<()> {
-    let mut rules = String::new();
-    let ports = std::iter::once(PORT).chain((1..site.row.services).map(other_port));
-    for port in ports {
-        writeln!(rules, "-A -t {BALANCER}:{port} -s rr")?;
-        for (_, origin) in ORIGINS {
-            writeln!(rules, "-a -t {BALANCER}:{port} -r {origin}:{PORT} {method}")?;
-        }
+/// An agent that programs IPVS from the same file as the agent of Portico's own programs; the well-known tool, where
+/// it is installed, must see what was asked for.
+fn ipvs(site: &mut Site, forward: &str) -> Result<()> {
+    // Direct routing cannot change a port.
+    let same_ports = forward == "dr";
+    let toml = published_services(site, same_ports, false)?;
+    fs::write(
+        site.folder.join(CHURNED),
+        published_services(site, same_ports, true)?,
+    )
+    .context(CHURNED)?;
+    let more = ["--dataplane", "ipvs", "--ipvs-forward", forward];
+    start_agent(site, "lb", &toml, None, &more)?;
+    if !cmd::exists("ipvsadm") {
+        return Ok(());
     }
-    cmd::feed(site.inside("lb", "ipvsadm").arg("-R"), &rules)?;
     let table = cmd::text(site.inside("lb", "ipvsadm").arg("-Ln"))?;
-    let found = table.lines().filter(|line| line.starts_with("TCP ")).count();
+    let method = if same_ports { "Route" } else { "Masq" };
+    check_table(&table, site.row.services, site.row.backends, method)
+}
+
+/// TCP for each service, and UDP for the one that is asked; the same destinations behind all.
+fn check_table(table: &str, services: u32, backends: u32, method: &str) -> Result<()> {
+    let found = table
+        .lines()
+        .filter(|line| line.starts_with("TCP ") || line.starts_with("UDP "))
+        .count();
+    let destinations = table
+        .lines()
+        .filter(|line| line.trim_start().starts_with("->") && line.contains(method))
+        .count();
+    let wanted = services as usize + 1;
     ensure!(
-        found == site.row.services as usize,
-        "ipvsadm -Ln has {found} services:\n{table}"
+        found == wanted && destinations == wanted * backends as usize,
+        "ipvsadm -Ln has {found} services and {destinations} destinations:\n{table}"
     );
     Ok(())
 }
 
 /// Origins that answer with the balancer's address, and a balancer that forwards such answers.
 fn direct_routing(site: &Site) -> Result<()> {
-    for (name, _) in ORIGINS {
+    for (name, _) in site.origins() {
         for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
-            site.setting(name, &format!("ipv4/conf/all/{key}"), value)?;
+            site.setting(&name, &format!("ipv4/conf/all/{key}"), value)?;
         }
-        site.batch(name, &format!("addr add {BALANCER}/32 dev lo\n"))?;
+        site.batch(&name, &format!("addr add {BALANCER}/32 dev lo\n"))?;
     }
     for interface in ["all", "gwbr"] {
         site.setting("lb", &format!("ipv4/conf/{interface}/accept_local"), "1")?;
@@ -93,6 +113,16 @@ fn agent_beside(site: &mut Site, place: &str, address: &str, group: &std::path::
         "link set lo up\nlink add up0 type veth peer name other\naddr add 10.77.0.1/24 dev up0\n\
          link set other up\nlink set up0 up\n",
     )?;
+    let toml = services_of_vips(site, place, address, false)?;
+    fs::write(
+        site.folder.join(CHURNED),
+        services_of_vips(site, place, address, true)?,
+    )
+    .context(CHURNED)?;
+    start_agent(site, "node", &toml, Some(group), &[])
+}
+
+fn services_of_vips(site: &Site, place: &str, address: &str, drains: bool) -> Result<String> {
     let mut toml = "node = \"node-1\"\n[[nodes]]\nname = \"node-1\"\naddress = \"10.77.0.1\"\n\
          [[nodes]]\nname = \"node-2\"\naddress = \"10.77.0.2\"\n[[networks]]\nname = \"bench\"\n"
         .to_owned();
@@ -101,20 +131,29 @@ fn agent_beside(site: &mut Site, place: &str, address: &str, group: &std::path::
         toml,
         "[[tasks]]\nname = \"{place}\"\nnode = \"node-1\"\nnetns = \"{netns}\"\nnetworks = {{ bench = \"{address}\" }}"
     )?;
-    for (name, origin) in ORIGINS {
+    let origins = site.origins();
+    for (number, (name, origin)) in origins.iter().enumerate() {
         writeln!(
             toml,
-            "[[tasks]]\nname = \"{name}\"\nnode = \"node-2\"\nnetworks = {{ bench = \"{origin}\" }}"
+            "[[tasks]]\nname = \"{name}\"\nnode = \"node-2\"\nnetworks = {{ bench = \"{origin}\" }}\ndraining = {}",
+            drains && number > 0
         )?;
     }
+    let tasks = names(&origins);
     for number in 0..site.row.services {
         let vip = vip(number);
         writeln!(
             toml,
-            "[[services]]\nname = \"s{number}\"\nvips = {{ bench = \"{vip}\" }}\ntasks = [\"origin-1\", \"origin-2\"]"
+            "[[services]]\nname = \"s{number}\"\nvips = {{ bench = \"{vip}\" }}\ntasks = [{tasks}]"
         )?;
     }
-    start_agent(site, "node", &toml, group)
+    Ok(toml)
+}
+
+/// As a list of TOML, without its brackets.
+fn names(origins: &[(String, String)]) -> String {
+    let quoted: Vec<String> = origins.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    quoted.join(", ")
 }
 
 /// The first is [`VIP`]; the others are in the same /16.
@@ -125,39 +164,63 @@ fn vip(number: u32) -> String {
 
 /// An agent on the balancer: published ports, the origins are its local tasks.
 fn agent_on_the_way(site: &mut Site) -> Result<()> {
+    let toml = published_services(site, false, false)?;
+    fs::write(site.folder.join(CHURNED), published_services(site, false, true)?).context(CHURNED)?;
+    // Its socket hooks are in a group that nobody is in.
+    let group = site.group("nobody")?;
+    start_agent(site, "lb", &toml, Some(&group), &[])
+}
+
+fn published_services(site: &Site, same_ports: bool, drains: bool) -> Result<String> {
     let mut toml = format!(
         "node = \"node-1\"\n[[nodes]]\nname = \"node-1\"\naddress = \"{BALANCER}\"\n[[networks]]\nname = \"bench\"\n"
     );
-    for (number, (name, _)) in ORIGINS.iter().enumerate() {
+    let origins = site.origins();
+    for (number, (name, _)) in origins.iter().enumerate() {
         let netns = site.namespace_path(name);
         writeln!(
             toml,
             "[[tasks]]\nname = \"{name}\"\nnode = \"node-1\"\nnetns = \"{netns}\"\n\
-             networks = {{ bench = \"10.98.0.{}\" }}",
-            number + 11
+             networks = {{ bench = \"10.98.0.{}\" }}\ndraining = {}",
+            number + 11,
+            drains && number > 0
         )?;
     }
+    let tasks = names(&origins);
     for number in 0..site.row.services {
         let published = if number == 0 { PORT } else { other_port(number) };
+        let target = if same_ports { published } else { PORT };
+        let datagrams = if number == 0 {
+            format!(", {{ published = {published}, target = {target}, protocol = \"udp\" }}")
+        } else {
+            String::new()
+        };
         writeln!(
             toml,
-            "[[services]]\nname = \"s{number}\"\nports = [{{ published = {published}, target = {PORT} }}]\n\
-             tasks = [\"origin-1\", \"origin-2\"]"
+            "[[services]]\nname = \"s{number}\"\nports = [{{ published = {published}, target = {target} }}{datagrams}]\n\
+             tasks = [{tasks}]"
         )?;
     }
-    // Its socket hooks are in a group that nobody is in.
-    let group = site.group("nobody")?;
-    start_agent(site, "lb", &toml, &group)
+    Ok(toml)
 }
 
-fn start_agent(site: &mut Site, namespace: &str, toml: &str, group: &std::path::Path) -> Result<()> {
+/// The agent's file, the one that a changed copy is renamed over.
+pub const CONFIG: &str = "portico.toml";
+/// The same with all backends but the first draining.
+pub const CHURNED: &str = "churned.toml";
+/// Room for the flows of a sample; the default takes 96 MiB for each agent at once.
+const FLOWS_MIN: u32 = 1 << 16;
+
+fn start_agent(
+    site: &mut Site,
+    namespace: &str,
+    toml: &str,
+    group: Option<&std::path::Path>,
+    more: &[&str],
+) -> Result<()> {
     let folder = site.folder.clone();
-    let (config, bpffs, socket) = (
-        folder.join("portico.toml"),
-        folder.join(BPFFS),
-        folder.join("node.sock"),
-    );
-    fs::write(&config, toml).context("portico.toml")?;
+    let (config, bpffs, socket) = (folder.join(CONFIG), folder.join(BPFFS), folder.join(SOCKET));
+    fs::write(&config, toml).context(CONFIG)?;
     fs::create_dir_all(&bpffs).context("bpffs")?;
     cmd::text(cmd::lab("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs))?;
     let mut command = site.inside(namespace, &paths::binary("portico").to_string_lossy());
@@ -166,23 +229,29 @@ fn start_agent(site: &mut Site, namespace: &str, toml: &str, group: &std::path::
         .arg("--config")
         .arg(&config)
         .args(["--uplink", "up0"]);
-    command
-        .arg("--bpffs")
-        .arg(bpffs.join("portico"))
-        .arg("--cgroup")
-        .arg(group);
+    command.arg("--bpffs").arg(bpffs.join("portico"));
+    if let Some(group) = group {
+        command.arg("--cgroup").arg(group);
+        // Half of a table that hashes is about what fits without one driving out another.
+        let flows = site.row.flows.saturating_mul(2).max(FLOWS_MIN);
+        command.args(["--flows", &flows.to_string()]);
+    }
+    command.args(more);
     command
         .arg("--state")
         .arg(folder.join("agent"))
         .arg("--socket")
         .arg(&socket);
     site.start("agent", &mut command)?;
+    let services = u64::from(site.row.services);
     site.wait("the agent has programmed everything", |_| {
         let mut status = cmd::lab(&paths::binary("portico").to_string_lossy());
         status.args(["status", "--json", "--socket"]).arg(&socket);
         let output = cmd::output(&mut status)?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        Ok(output.status.success() && agent::pending(&status).is_none())
+        // Before its first look at the file an agent has nothing pending either.
+        let done = status["frontends"]["done"].as_u64().unwrap_or(0);
+        Ok(output.status.success() && done >= services && agent::pending(&status).is_none())
     })
 }
 
@@ -207,7 +276,7 @@ fn haproxy(site: &mut Site, mode: &str) -> Result<()> {
     let backends = if http { site.row.services } else { 1 };
     for number in 0..backends {
         writeln!(text, "backend b{number}\n balance roundrobin")?;
-        for (name, origin) in ORIGINS {
+        for (name, origin) in site.origins() {
             writeln!(text, " server {name} {origin}:{PORT}")?;
         }
     }
@@ -220,17 +289,19 @@ fn haproxy(site: &mut Site, mode: &str) -> Result<()> {
     site.wait_listens("client", BALANCER, PORT)
 }
 
-fn upstream(number: u32, more: &str) -> String {
-    let servers = ORIGINS
-        .map(|(_, origin)| format!("server {origin}:{PORT};"))
-        .join(" ");
+fn upstream(site: &Site, number: u32, more: &str) -> String {
+    let origins = site.origins().into_iter();
+    let servers: String = origins
+        .map(|(_, origin)| format!("server {origin}:{PORT}; "))
+        .collect();
     format!("upstream o{number} {{ {servers} {more} }}\n")
 }
 
 fn nginx_stream(site: &mut Site) -> Result<()> {
     let blocks = format!(
-        "stream {{ {} server {{ listen {BALANCER}:{PORT} backlog=4096; proxy_pass o0; }} }}",
-        upstream(0, "")
+        "stream {{ {} server {{ listen {BALANCER}:{PORT} backlog=4096; proxy_pass o0; }} \
+         server {{ listen {BALANCER}:{PORT} udp; proxy_pass o0; }} }}",
+        upstream(site, 0, "")
     );
     balancing_nginx(site, &blocks)
 }
@@ -240,6 +311,7 @@ fn nginx_http(site: &mut Site) -> Result<()> {
     let mut locations = String::new();
     for number in 0..site.row.services {
         blocks += &upstream(
+            site,
             number,
             &format!("keepalive {KEPT}; keepalive_requests 100000000;"),
         );
@@ -300,4 +372,24 @@ fn portico_l7(site: &mut Site) -> Result<()> {
         site.on_thread("lb", move || get("127.0.0.1", API_PORT, &target))?;
     }
     site.wait_listens("client", BALANCER, PORT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_well_known_tool_must_have_everything() {
+        let table = "IP Virtual Server version 1.2.1 (size=4096)\n\
+            Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n\
+            TCP  10.1.0.1:80 rr\n  -> 172.18.0.11:80 Masq 1 0 0\n  -> 172.18.0.12:80 Masq 1 0 0\n\
+            UDP  10.1.0.1:80 rr\n  -> 172.18.0.11:80 Masq 1 0 0\n  -> 172.18.0.12:80 Masq 1 0 0\n";
+        assert!(check_table(table, 1, 2, "Masq").is_ok());
+        assert!(check_table(table, 2, 2, "Masq").is_err(), "a service is missing");
+        assert!(
+            check_table(table, 1, 3, "Masq").is_err(),
+            "a destination is missing"
+        );
+        assert!(check_table(table, 1, 2, "Route").is_err(), "another way");
+    }
 }

@@ -27,6 +27,8 @@ pub fn table(first: &Results, second: &Results) -> String {
                 continue;
             };
             let verdict = match (ratio.contains(1.0), ratio.value < 1.0) {
+                // One sample has no spread.
+                _ if a.len().min(b.len()) < 2 => "too few samples",
                 (true, _) => "noise",
                 (false, true) => "cheaper",
                 (false, false) => "dearer",

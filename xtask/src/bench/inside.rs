@@ -16,7 +16,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::{
-    balancers, load,
+    balancers,
+    load::{self, Load},
     plan::{Plan, Row, Workload},
     results::{Environment, LeftOut, Sample},
     site::{self, Site},
@@ -33,8 +34,11 @@ pub const STOP: &str = "stop";
 
 /// A share of the run in which processors may idle; above it, the clock is no count of instructions.
 const IDLE_MAX: f64 = 0.05;
-/// How far an origin's share may be from its fair one.
-const SHARE_TOLERANCE: f64 = 0.1;
+/// How far an origin's share may be from its fair one, as a part of that; and in answers, where those are few.
+const SHARE_TOLERANCE: f64 = 0.2;
+const ANSWERS_TOLERANCE: f64 = 5.0;
+/// While a backend comes and goes, the agent's file changes so often.
+const CHURN_INTERVAL: Duration = Duration::from_millis(100);
 /// Fewer answers say nothing.
 const REQUESTS_MIN: u64 = 20;
 
@@ -63,7 +67,8 @@ fn measure(plan: &Plan, folder: &Path, scratch: &Path) -> Result<()> {
     for (number, row) in plan.rows.iter().enumerate() {
         signals::check()?;
         step(format!("site of {}", row.title()));
-        match stand(number, *row, scratch) {
+        let datagrams = plan.workloads.contains(&Workload::Udp) && row.does(Workload::Udp);
+        match stand(number, *row, scratch, datagrams) {
             Ok(site) => {
                 sites.insert(*row, site);
             }
@@ -112,7 +117,7 @@ fn measure(plan: &Plan, folder: &Path, scratch: &Path) -> Result<()> {
 }
 
 /// A site with its contestant in it, which has balanced once.
-fn stand(number: usize, row: Row, scratch: &Path) -> Result<Site> {
+fn stand(number: usize, row: Row, scratch: &Path, datagrams: bool) -> Result<Site> {
     // Client and origins are these for every row.
     for (program, package) in [("wrk", "wrk"), ("nginx", "nginx-light")]
         .iter()
@@ -127,11 +132,42 @@ fn stand(number: usize, row: Row, scratch: &Path) -> Result<Site> {
         site.has_balancer_process() == row.contestant.is_userspace(),
         "it does not work where it claims to"
     );
+    if datagrams || row.flows > 0 {
+        site.echoes()?;
+    }
+    if row.flows > 0 {
+        fill(&site)?;
+    }
     Ok(site)
 }
 
-/// One run of the load generator with everything that is looked at before and after.
-fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Result<Sample> {
+/// Opens the flows that a row has besides those of the load.
+fn fill(site: &Site) -> Result<()> {
+    let mut command = client(site)?;
+    let [target, _] = site.targets();
+    let flows = site.row.flows;
+    command
+        .arg(std::env::current_exe().context("own path")?)
+        .args(["bench", "own", "fill", &format!("{target}:{}", site::PORT)])
+        .args([
+            "--flows",
+            &flows.to_string(),
+            "--from",
+            &Site::clients().join(","),
+        ]);
+    let answered: u32 = cmd::text(&mut command)?.trim().parse().context("flows")?;
+    ensure!(
+        f64::from(answered) >= f64::from(flows) * FILLED,
+        "only {answered} of {flows} flows were answered"
+    );
+    Ok(())
+}
+
+/// The share of the flows that must have been answered.
+const FILLED: f64 = 0.99;
+
+/// A program where the client is, and in the group whose hooks it is to pass.
+fn client(site: &Site) -> Result<Command> {
     let mut command = match &site.client_group {
         None => site.inside("client", "env"),
         Some(group) => {
@@ -142,20 +178,56 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
             command
         }
     };
-    let script = site.folder.join("wrk.lua");
-    fs::write(&script, load::script(site.targets())).context("wrk.lua")?;
-    load::wrk(&mut command, plan, workload, &script, site.targets()[0]);
+    // The balancer has the first processor; load and origins share the last. Where there is one, they share that.
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    if processors > 1 && cmd::exists("taskset") {
+        command.args(["taskset", "--cpu-list", &(processors - 1).to_string()]);
+    }
+    Ok(command)
+}
+
+/// One run of the load generator with everything that is looked at before and after.
+fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Result<Sample> {
+    let mut command = client(site)?;
+    load::command(&mut command, plan, workload, site)?;
     let (served, cpu) = (site.served()?, site.balancer_cpu());
+    let (worked, processes) = (site.kernel_work()?, site.process_cpu());
+    let churn = site.row.churn.then(|| Churn::start(&site.folder));
     let watch = Watch::start();
     let (whole, output) = (Times::now()?, cmd::output(&mut command)?);
     let (whole, cpu) = (Times::now()?.since(&whole), site.balancer_cpu() - cpu);
     let times = watch.middle(Duration::from_secs(u64::from(plan.seconds)))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let loaded = load::read(&text).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    if let Some(churn) = churn {
+        churn.end()?;
+    }
+    let loaded =
+        load::of(&text, workload).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned());
+    // A generator that says nothing makes this sample void, and no other.
+    let (loaded, echoed, silent) = match loaded {
+        Ok((loaded, echoed)) => (loaded, echoed, None),
+        Err(error) => (Load::nothing(plan.seconds), None, Some(error)),
+    };
     let after = site.served()?;
+    let moved = match (worked, site.kernel_work()?) {
+        (Some(before), Some(now)) => now > before,
+        _ => true,
+    };
+    let mut used = site.process_cpu();
+    for (name, seconds) in &mut used {
+        *seconds -= processes.get(name).copied().unwrap_or(0.0);
+    }
     // The look before and the one after are themselves requests; the first of them is counted in its own answer.
     let asked = |name: &String| after[name].saturating_sub(served[name]).saturating_sub(1);
-    let shares: BTreeMap<String, u64> = after.keys().map(|name| (name.clone(), asked(name))).collect();
+    let of_requests = || after.keys().map(|name| (name.clone(), asked(name))).collect();
+    // Datagrams say themselves who echoed them; a backend that none reached still has a share.
+    let shares: BTreeMap<String, u64> = match echoed {
+        Some(echoed) => {
+            let none = after.keys().map(|name| (name.clone(), 0));
+            none.chain(echoed).collect()
+        }
+        None => of_requests(),
+    };
     let per_second = 1e9 / f64::from(1u32 << plan.counted.unwrap_or(0));
     let busy = match plan.counted {
         Some(_) => loaded.seconds * per_second,
@@ -177,11 +249,20 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
             .map(|time| time * per_second / 1e9)
             .collect(),
         shares,
+        processes: used,
         void: None,
     };
-    sample.void = void(plan, &sample, loaded.errors)
-        .err()
-        .map(|why| why.to_string());
+    let counts = silent
+        .map_or(Ok(()), Err)
+        .and_then(|()| void(plan, &sample, loaded.errors));
+    let counts = counts.and_then(|()| {
+        ensure!(
+            moved,
+            "its counters in the kernel stood still: the traffic took another way"
+        );
+        Ok(())
+    });
+    sample.void = counts.err().map(|why| format!("{why:#}"));
     Ok(sample)
 }
 
@@ -203,16 +284,56 @@ fn void(plan: &Plan, sample: &Sample, errors: u64) -> Result<()> {
         bail!("its process did nothing: the traffic took another way");
     }
     let all: u64 = sample.shares.values().sum();
-    let fair = 1.0 / sample.shares.len() as f64;
+    // Connections that are kept do not move when a backend comes back, and those that it missed are not made up for.
+    if sample.row.churn {
+        let first = sample.shares.values().max().copied().unwrap_or(0);
+        ensure!(first < all, "one origin had everything");
+        return Ok(());
+    }
+    let fair = all as f64 / sample.shares.len() as f64;
+    let tolerance = (fair * SHARE_TOLERANCE).max(ANSWERS_TOLERANCE);
     for (origin, count) in &sample.shares {
-        let share = *count as f64 / all.max(1) as f64;
         ensure!(
-            (share - fair).abs() <= SHARE_TOLERANCE,
-            "{origin} had {:.0} %",
-            share * 100.0
+            (*count as f64 - fair).abs() <= tolerance,
+            "{origin} had {count} of {all} answers"
         );
     }
     Ok(())
+}
+
+/// Changes the agent's file while a program runs: all backends but the first drain, and come back.
+struct Churn {
+    ended: mpsc::Sender<()>,
+    thread: thread::JoinHandle<Result<()>>,
+}
+
+impl Churn {
+    fn start(folder: &Path) -> Churn {
+        let (ended, ending) = mpsc::channel::<()>();
+        let folder = folder.to_path_buf();
+        let thread = thread::spawn(move || {
+            let (config, next) = (folder.join(balancers::CONFIG), folder.join("next.toml"));
+            let usual = fs::read(&config).context(balancers::CONFIG)?;
+            let churned = fs::read(folder.join(balancers::CHURNED)).context(balancers::CHURNED)?;
+            let put = |text: &[u8]| fs::write(&next, text).and_then(|()| fs::rename(&next, &config));
+            for turn in 1.. {
+                let over = ending.recv_timeout(CHURN_INTERVAL) != Err(mpsc::RecvTimeoutError::Timeout);
+                let drains = turn % 2 == 1 && !over;
+                put(if drains { &churned } else { &usual }).context("the agent's file")?;
+                if over {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Churn { ended, thread }
+    }
+
+    /// Leaves the file as it was.
+    fn end(self) -> Result<()> {
+        drop(self.ended);
+        self.thread.join().map_err(|_| anyhow!("the churn panicked"))?
+    }
 }
 
 /// Looks at the processors while a program runs, to know afterwards what they did in its last seconds: how long it
@@ -367,10 +488,7 @@ mod tests {
 
     fn sample(contestant: Contestant, shares: [u64; 2]) -> Sample {
         Sample {
-            row: Row {
-                contestant,
-                services: 1,
-            },
+            row: Row::of(contestant),
             workload: Workload::KeepAlive,
             round: 0,
             requests: 100,
@@ -381,6 +499,7 @@ mod tests {
             softirq: 0.1,
             latency: vec![1.0; 4],
             shares: BTreeMap::from([("a".to_owned(), shares[0]), ("b".to_owned(), shares[1])]),
+            processes: BTreeMap::new(),
             void: None,
         }
     }

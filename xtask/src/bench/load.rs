@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The load: wrk, and what it says.
 
-use std::{path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
+    own_load::Said,
     plan::{Plan, Workload},
-    site::PORT,
+    site::{PORT, Site},
 };
 
 /// What wrk reports.
@@ -26,7 +27,7 @@ pub struct Load {
 const THREADS: usize = 2;
 
 /// A script that gives each of wrk's threads an address of its own.
-pub fn script(addresses: [&str; THREADS]) -> String {
+fn script(addresses: [&str; THREADS]) -> String {
     let [first, second] = addresses;
     format!(
         "local addresses = {{ \"{first}\", \"{second}\" }}\nlocal next = 0\nfunction setup(thread)\n  next = next + 1\n  \
@@ -34,8 +35,56 @@ pub fn script(addresses: [&str; THREADS]) -> String {
     )
 }
 
+impl Load {
+    /// Of a generator that said nothing.
+    pub fn nothing(seconds: u32) -> Load {
+        Load {
+            requests: 0,
+            seconds: f64::from(seconds),
+            latency: vec![0.0; 4],
+            errors: 1,
+        }
+    }
+}
+
+/// Adds the generator of a workload to a command that runs where the client is.
+pub fn command(command: &mut Command, plan: &Plan, workload: Workload, site: &Site) -> Result<()> {
+    let [first, second] = site.targets();
+    let own = match workload {
+        Workload::Udp => "udp",
+        Workload::Connect => "connect",
+        _ => {
+            let file = site.folder.join("wrk.lua");
+            fs::write(&file, script([&first, &second])).context("wrk.lua")?;
+            wrk(command, plan, workload, &file, &first);
+            return Ok(());
+        }
+    };
+    command
+        .arg(std::env::current_exe().context("own path")?)
+        .args(["bench", "own", own]);
+    command.args([format!("{first}:{PORT}"), format!("{second}:{PORT}")]);
+    command.args(["--seconds", &plan.seconds.to_string()]);
+    if workload == Workload::Udp {
+        command.args(["--sockets", &plan.connections.to_string()]);
+    }
+    Ok(())
+}
+
+/// Reads what the generator of a workload said; and who answered, where it knows.
+pub fn of(text: &str, workload: Workload) -> Result<(Load, Option<BTreeMap<String, u64>>)> {
+    match workload {
+        Workload::Udp | Workload::Connect => {
+            let said: Said = serde_json::from_str(text).with_context(|| format!("the load said: {text}"))?;
+            let shares = (workload == Workload::Udp).then(|| said.shares.clone());
+            Ok((said.load(), shares))
+        }
+        _ => read(text).map(|load| (load, None)),
+    }
+}
+
 /// wrk's arguments for a workload.
-pub fn wrk(command: &mut Command, plan: &Plan, workload: Workload, script: &Path, address: &str) {
+fn wrk(command: &mut Command, plan: &Plan, workload: Workload, script: &Path, address: &str) {
     command
         .args(["wrk", "--latency", "--timeout", "10s", "--script"])
         .arg(script);
@@ -49,12 +98,13 @@ pub fn wrk(command: &mut Command, plan: &Plan, workload: Workload, script: &Path
             "/"
         }
         Workload::Bulk => "/bulk",
+        Workload::Udp | Workload::Connect => unreachable!("their load is our own"),
     };
     command.arg(format!("http://{address}{path}"));
 }
 
 /// Reads wrk's report.
-pub fn read(text: &str) -> Result<Load> {
+fn read(text: &str) -> Result<Load> {
     let summary = text.lines().find(|line| line.contains(" requests in "));
     let summary = summary.with_context(|| format!("wrk said: {text}"))?;
     let mut words = summary.split_whitespace();

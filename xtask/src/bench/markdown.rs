@@ -39,6 +39,13 @@ pub fn report(results: &Results) -> String {
     if !targets.is_empty() {
         text += "\n## Targets\n\nWhat may be added to the direct way, which passes the balancer's own stack: what goes past that \
                  stack can be below zero.\n\n| | unit | target | measured | |\n| --- | --- | --- | --- | --- |\n";
+        for (title, change, verdict) in words::flat_targets(results) {
+            let _ = writeln!(
+                text,
+                "| {title} | kept request, from 10 services to the most | ± 5 % | {:+.1} % | {verdict} |",
+                change * 100.0
+            );
+        }
         for target in targets {
             let _ = writeln!(
                 text,
@@ -63,7 +70,7 @@ pub fn report(results: &Results) -> String {
 fn table(results: &Results, workload: Workload) -> String {
     let unit = workload.unit();
     let mut text = format!(
-        "| | {} per {unit} (95 % interval) | added to direct | times direct | p50 / p99 {} | shares | balancer's own CPU |\n\
+        "| | {} per {unit} (95 % interval) | added to direct | times direct | p50 / p99 {} | shares | CPU: balancer's own / softirq |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
         results.unit(),
         results.latency_unit(1000.0)
@@ -91,12 +98,13 @@ fn table(results: &Results, workload: Workload) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {added} | {ratio} | {} | {} | {:.0} % |",
+            "| {} | {} | {added} | {ratio} | {} | {} | {:.0} % / {:.0} % |",
             row.title(),
             interval(cost),
             latency(&samples),
             shares(&samples),
-            balancer_share(&samples)
+            balancer_share(&samples),
+            softirq_share(&samples)
         );
     }
     text
@@ -136,8 +144,29 @@ fn shares(samples: &[&Sample]) -> String {
         }
     }
     let all: u64 = sums.values().sum();
-    let percent = |count: &u64| format!("{:.0} %", *count as f64 * 100.0 / all.max(1) as f64);
-    sums.values().map(percent).collect::<Vec<_>>().join(", ")
+    let percent = |count: &u64| *count as f64 * 100.0 / all.max(1) as f64;
+    let shares: Vec<f64> = sums.values().map(percent).collect();
+    let (least, most) = (
+        shares.iter().copied().fold(100.0, f64::min),
+        shares.iter().copied().fold(0.0, f64::max),
+    );
+    match shares.len() {
+        0 => String::new(),
+        few if few <= SHARES_SHOWN => {
+            let each: Vec<String> = shares.iter().map(|share| format!("{share:.0} %")).collect();
+            each.join(", ")
+        }
+        many => format!("{many}: {least:.1} to {most:.1} %"),
+    }
+}
+
+/// More than these are shown as a range.
+const SHARES_SHOWN: usize = 4;
+
+/// Of the processors' busy time, what was spent in softirq outside of any process.
+fn softirq_share(samples: &[&Sample]) -> f64 {
+    let shares: Vec<f64> = samples.iter().map(|s| s.softirq * 100.0).collect();
+    stats::median(&shares).unwrap_or(0.0)
 }
 
 /// Of the time of a run, what the balancer's own processes used: 0 where the kernel does the work.
@@ -180,7 +209,8 @@ fn machine(results: &Results) -> String {
         "\n## The machine and the method\n\n- {}\n- Linux {}, {} × {}\n- {} interleaved rounds of {} s, in another \
          order each; {} connections of wrk; medians, bootstrap intervals of 95 %\n- client, balancer and two origins \
          (nginx) in network namespaces joined by veth; each row has its own\n- a sample counts only if it had no \
-         error, if both origins had their share, and if the balancer's processes did what it claims\n",
+         error, if each origin had its share, and if the balancer's processes, or its \
+         counters in the kernel, show that it worked where it claims to\n",
         environment.date,
         environment.kernel,
         environment.processors,
@@ -190,17 +220,30 @@ fn machine(results: &Results) -> String {
         plan.connections,
     );
     if plan.counted.is_none() {
-        text += "- processor time is that of the whole machine: whatever else ran is in it\n";
+        text += "- processor time is that of the whole machine: whatever else ran is in it; load and origins are pinned to \
+                 the last processor, the balancer to the first, where there are two\n";
     }
     for (name, version) in &environment.versions {
         let _ = writeln!(text, "- {name}: {version}");
     }
     let _ = writeln!(text, "- this run: `{}`", environment.command);
     let place = if plan.counted.is_some() { "vm" } else { "native" };
-    let _ = writeln!(
-        text,
-        "- one row again: `cargo xtask bench --where {place} --only ipvs-nat --workload keep-alive`"
-    );
+    text += "\n## One row again\n\nEach measures the direct way as well. With `--workload` and one of ";
+    let names: Vec<String> = plan
+        .workloads
+        .iter()
+        .map(|workload| format!("`{}`", workload.name()))
+        .collect();
+    let _ = writeln!(text, "{} it measures only that.\n", names.join(", "));
+    for row in plan.rows.iter().filter(|row| **row != Row::DIRECT) {
+        let _ = writeln!(
+            text,
+            "- {}: `cargo xtask bench --where {place} --rounds {} {}`",
+            row.title(),
+            plan.rounds,
+            row.arguments()
+        );
+    }
     text
 }
 

@@ -83,10 +83,23 @@ impl Contestant {
         }
     }
 
+    /// Whether Portico's agent programs the kernel to do it.
+    pub fn is_kernel(self) -> bool {
+        matches!(self, IpvsNat | IpvsDr | PorticoSocket | PorticoTc)
+    }
+
+    /// Why it has no part in a workload.
+    pub fn lacks(self, workload: Workload) -> Option<&'static str> {
+        match (workload, self) {
+            (Workload::Udp, HaproxyTcp) => Some("HAProxy relays no UDP"),
+            (Workload::Udp, HaproxyHttp | NginxHttp | PorticoL7) => Some("an HTTP proxy relays no UDP"),
+            _ => None,
+        }
+    }
+
     /// Programs and files that it cannot do without, each with its Debian package.
     pub fn needs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            IpvsNat | IpvsDr => &[("ipvsadm", "ipvsadm")],
             HaproxyTcp | HaproxyHttp => &[("haproxy", "haproxy")],
             NginxStream => &[(
                 "/usr/lib/nginx/modules/ngx_stream_module.so",
@@ -99,9 +112,18 @@ impl Contestant {
 
 /// What of the issue is no contestant yet, so that a report names it.
 pub const NOT_BUILT: [(&str, &str); 3] = [
-    ("Portico tc (dsr)", "this mode does not exist yet"),
-    ("Portico tc (masquerade)", "this mode does not exist yet"),
-    ("Portico XDP", "this mode does not exist yet"),
+    (
+        "Portico tc (dsr)",
+        "the programs know it, but the agent does not set it yet",
+    ),
+    (
+        "Portico tc (masquerade)",
+        "the programs know it, but the agent does not set it yet",
+    ),
+    (
+        "Portico XDP",
+        "it sends what goes to another node, and the origins here are tasks of the balancer's own node",
+    ),
 ];
 
 /// What the client does.
@@ -114,11 +136,21 @@ pub enum Workload {
     Connections,
     /// Answers of 1 MiB
     Bulk,
+    /// Datagrams of 64 bytes and their echoes
+    Udp,
+    /// How long connect() takes, one connection at a time
+    Connect,
 }
 
 impl Workload {
     /// In the order of the report.
-    pub const ALL: [Workload; 3] = [Workload::KeepAlive, Workload::Connections, Workload::Bulk];
+    pub const ALL: [Workload; 5] = [
+        Workload::KeepAlive,
+        Workload::Connections,
+        Workload::Bulk,
+        Workload::Udp,
+        Workload::Connect,
+    ];
 
     /// As in headings.
     pub fn title(self) -> &'static str {
@@ -126,6 +158,8 @@ impl Workload {
             Workload::KeepAlive => "kept connections",
             Workload::Connections => "a connection per request",
             Workload::Bulk => "answers of 1 MiB",
+            Workload::Udp => "small datagrams",
+            Workload::Connect => "one connection after another",
         }
     }
 
@@ -139,26 +173,115 @@ impl Workload {
     pub fn unit(self) -> &'static str {
         match self {
             Workload::KeepAlive => "request",
-            Workload::Connections => "connection",
+            Workload::Connections | Workload::Connect => "connection",
             Workload::Bulk => "answer",
+            Workload::Udp => "datagram and echo",
         }
     }
 }
 
-/// One line of a table: a contestant that serves so many services.
+/// One line of a table: a contestant in certain circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Row {
     pub contestant: Contestant,
+    /// Services that it serves, of which one is asked.
     pub services: u32,
+    /// Backends of that one.
+    #[serde(default = "usual_backends")]
+    pub backends: u32,
+    /// Other clients' flows that it remembers.
+    #[serde(default)]
+    pub flows: u32,
+    /// A backend drains and comes back all the time.
+    #[serde(default)]
+    pub churn: bool,
+}
+
+/// Backends of a row that says nothing else.
+pub const BACKENDS: u32 = 2;
+
+fn usual_backends() -> u32 {
+    BACKENDS
 }
 
 impl Row {
+    /// One service, two backends, nothing special.
+    pub const fn of(contestant: Contestant) -> Row {
+        Row {
+            contestant,
+            services: 1,
+            backends: BACKENDS,
+            flows: 0,
+            churn: false,
+        }
+    }
+
+    /// Whether only the contestant is special.
+    pub fn is_plain(self) -> bool {
+        self == Row::of(self.contestant)
+    }
+
+    /// What the row does that a plain one does not.
+    pub fn variant(self) -> Option<String> {
+        let plain = Row::of(self.contestant);
+        let mut words = Vec::new();
+        if self.services != plain.services {
+            words.push(format!("{} services", self.services));
+        }
+        if self.backends != plain.backends {
+            words.push(match self.backends {
+                1 => "1 backend".to_owned(),
+                many => format!("{many} backends"),
+            });
+        }
+        if self.flows > 0 {
+            words.push(format!("{} flows", self.flows));
+        }
+        if self.churn {
+            words.push("a backend that comes and goes".to_owned());
+        }
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
     /// As in tables.
     pub fn title(self) -> String {
-        match self.services {
-            1 => self.contestant.title().to_owned(),
-            many => format!("{}, {many} services", self.contestant.title()),
+        match self.variant() {
+            None => self.contestant.title().to_owned(),
+            Some(variant) => format!("{}, {variant}", self.contestant.title()),
         }
+    }
+
+    /// The workloads that this row is for: what many backends, flows or changes cost shows where connections begin
+    /// and where packets are many.
+    pub fn does(self, workload: Workload) -> bool {
+        if self.contestant.lacks(workload).is_some() {
+            return false;
+        }
+        match workload {
+            // Kept connections stay where they are when a backend drains.
+            Workload::KeepAlive => self.backends <= BACKENDS && !self.churn,
+            Workload::Connections => true,
+            Workload::Bulk | Workload::Udp | Workload::Connect => self.is_plain(),
+        }
+    }
+
+    /// Arguments of the bench that measure this row again.
+    pub fn arguments(self) -> String {
+        let name = self.contestant.to_possible_value();
+        let mut text = format!("--only {}", name.as_ref().map_or("", |name| name.get_name()));
+        if self.services > 1 {
+            text += &format!(" --services {}", self.services);
+        }
+        if self.backends != BACKENDS {
+            text += &format!(" --backends {}", self.backends);
+        }
+        if self.flows > 0 {
+            text += &format!(" --flows {}", self.flows);
+        }
+        if self.churn {
+            text += " --churn";
+        }
+        text
     }
 }
 
@@ -186,7 +309,8 @@ impl Plan {
             for workload in &self.workloads {
                 let mut rows = self.rows.clone();
                 super::stats::shuffle(&mut rows, &mut random);
-                all.extend(rows.into_iter().map(|row| (round, row, *workload)));
+                let able = rows.into_iter().filter(|row| row.does(*workload));
+                all.extend(able.map(|row| (round, row, *workload)));
             }
         }
         all
@@ -199,12 +323,8 @@ mod tests {
 
     #[test]
     fn every_round_has_every_row_once_and_in_an_order_of_its_own() {
-        let row = |contestant| Row {
-            contestant,
-            services: 1,
-        };
         let plan = Plan {
-            rows: Contestant::ALL.map(row).to_vec(),
+            rows: Contestant::ALL.map(Row::of).to_vec(),
             workloads: vec![Workload::KeepAlive],
             rounds: 3,
             seconds: 1,
@@ -227,5 +347,48 @@ mod tests {
         }
         assert_ne!(order(0), order(1));
         assert_eq!(schedule, plan.schedule(), "the seed decides");
+    }
+
+    #[test]
+    fn a_row_says_what_is_special_and_how_to_measure_it_again() {
+        let row = Row {
+            services: 1000,
+            backends: 1,
+            flows: 10_000,
+            churn: true,
+            ..Row::of(IpvsNat)
+        };
+        assert_eq!(
+            row.title(),
+            "IPVS NAT, 1000 services, 1 backend, 10000 flows, a backend that comes and goes"
+        );
+        assert_eq!(
+            row.arguments(),
+            "--only ipvs-nat --services 1000 --backends 1 --flows 10000 --churn"
+        );
+        assert_eq!(Row::of(IpvsNat).title(), "IPVS NAT");
+    }
+
+    #[test]
+    fn a_row_is_left_out_of_workloads_that_it_cannot_do() {
+        assert!(!Row::of(HaproxyTcp).does(Workload::Udp));
+        assert!(Row::of(NginxStream).does(Workload::Udp));
+        let many = Row {
+            backends: 100,
+            ..Row::of(PorticoTc)
+        };
+        assert!(many.does(Workload::Connections) && !many.does(Workload::KeepAlive));
+    }
+
+    #[test]
+    fn a_run_from_before_there_were_backends_is_read() {
+        let row: Row = serde_json::from_str(r#"{"contestant": "ipvs-nat", "services": 10}"#).unwrap();
+        assert_eq!(
+            row,
+            Row {
+                services: 10,
+                ..Row::of(IpvsNat)
+            }
+        );
     }
 }

@@ -119,18 +119,7 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 
 /// What each contestant adds, with one service; cheapest at the top.
 fn bars(results: &Results, workload: Workload) -> Vec<(Contestant, Estimate)> {
-    let added = |contestant| {
-        Some((
-            contestant,
-            results.added(
-                Row {
-                    contestant,
-                    services: 1,
-                },
-                workload,
-            )?,
-        ))
-    };
+    let added = |contestant| Some((contestant, results.added(Row::of(contestant), workload)?));
     let all = Contestant::ALL
         .into_iter()
         .filter(|contestant| *contestant != Contestant::Direct);
@@ -204,7 +193,9 @@ fn line_color(contestant: Contestant) -> RGBColor {
 /// Kept requests' cost for each number of services; only contestants that were measured with more than one.
 fn by_services(results: &Results) -> BTreeMap<Contestant, Vec<(f64, f64)>> {
     let mut lines: BTreeMap<Contestant, Vec<(f64, f64)>> = BTreeMap::new();
-    for row in &results.plan.rows {
+    // Others are special in another way.
+    let only_services = |row: &&Row| Row { services: 1, ..**row }.is_plain();
+    for row in results.plan.rows.iter().filter(only_services) {
         if let Some(cost) = results.cost(*row, Workload::KeepAlive) {
             lines
                 .entry(row.contestant)
@@ -250,15 +241,7 @@ fn draw_services(area: &Area<'_>, title: &str, lines: &BTreeMap<Contestant, Vec<
 fn latencies(results: &Results, workload: Workload) -> BTreeMap<Contestant, Vec<(f64, f64)>> {
     let mut lines = BTreeMap::new();
     for contestant in Contestant::ALL {
-        let samples: Vec<_> = results
-            .counting(
-                Row {
-                    contestant,
-                    services: 1,
-                },
-                workload,
-            )
-            .collect();
+        let samples: Vec<_> = results.counting(Row::of(contestant), workload).collect();
         let at = |index: usize| {
             let values: Vec<f64> = samples
                 .iter()

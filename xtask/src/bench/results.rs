@@ -32,6 +32,9 @@ pub struct Sample {
     pub latency: Vec<f64>,
     /// Answers of each origin during the run.
     pub shares: BTreeMap<String, u64>,
+    /// Processor time of each process that the bench has started, in seconds.
+    #[serde(default)]
+    pub processes: BTreeMap<String, f64>,
     /// Why the sample does not count.
     pub void: Option<String>,
 }
@@ -78,8 +81,12 @@ impl Results {
     /// Samples of a whole run, without those of rows that could not be measured.
     pub fn expected(&self) -> usize {
         let left_out = |row: &&Row| !self.left_out.iter().any(|left| left.title == row.title());
-        let rows = self.plan.rows.iter().filter(left_out).count();
-        rows * self.plan.workloads.len() * self.plan.rounds as usize
+        let rows = self.plan.rows.iter().filter(left_out);
+        let each = rows.map(|row| {
+            let does = |workload: &&Workload| row.does(**workload);
+            self.plan.workloads.iter().filter(does).count()
+        });
+        each.sum::<usize>() * self.plan.rounds as usize
     }
 
     /// Costs that count.
@@ -135,8 +142,5 @@ impl Results {
 
 impl Row {
     /// What everything is compared with.
-    pub const DIRECT: Row = Row {
-        contestant: super::plan::Contestant::Direct,
-        services: 1,
-    };
+    pub const DIRECT: Row = Row::of(super::plan::Contestant::Direct);
 }

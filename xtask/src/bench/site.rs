@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::plan::{Contestant, Row};
-use crate::cmd;
+use crate::{cmd, paths};
 
 /// Of every namespace and scratch folder of the bench.
 pub const PREFIX: &str = "pbench-";
@@ -30,8 +30,10 @@ pub const PORT: u16 = 80;
 const STATUS_PORT: u16 = 81;
 /// The balancer's address on the client's side; what the client asks.
 pub const BALANCER: &str = "10.1.0.1";
-/// The network of the origins.
-pub const ORIGINS: [(&str, &str); 2] = [("origin-1", "172.18.0.11"), ("origin-2", "172.18.0.12")];
+/// Origins that fit behind the addresses below.
+pub const ORIGINS_MAX: u32 = 200;
+/// Addresses of the client, besides its first, from which flows are made.
+const CLIENTS: u32 = 17;
 /// A service's address that exists only in Portico's tables.
 pub const VIP: &str = "10.99.0.1";
 /// Of a program that starts, emulated, on a busy host.
@@ -39,6 +41,8 @@ const START: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Where a site's agent pins, below the site's folder.
 pub const BPFFS: &str = "bpffs";
+/// Where a site's agent answers, below the site's folder.
+pub const SOCKET: &str = "node.sock";
 /// Bytes of the bulk workload's answer.
 const BULK: usize = 1 << 20;
 
@@ -70,10 +74,24 @@ impl Site {
             client_group: None,
         };
         site.links()?;
-        for (name, _) in ORIGINS {
-            site.origin(name)?;
+        for (name, _) in site.origins() {
+            site.origin(&name)?;
         }
         Ok(site)
+    }
+
+    /// Names and addresses of the origins.
+    pub fn origins(&self) -> Vec<(String, String)> {
+        let all = 1..=self.row.backends.min(ORIGINS_MAX);
+        all.map(|number| (format!("origin-{number}"), format!("172.18.0.{}", 10 + number)))
+            .collect()
+    }
+
+    /// Addresses from which flows are made.
+    pub fn clients() -> Vec<String> {
+        (0..CLIENTS)
+            .map(|number| format!("10.1.0.{}", 100 + number))
+            .collect()
     }
 
     /// Full name of a namespace.
@@ -96,9 +114,12 @@ impl Site {
     }
 
     fn links(&self) -> Result<()> {
-        let names = ["client", "lb", "node", ORIGINS[0].0, ORIGINS[1].0];
+        let origins = self.origins();
         let mut text = String::new();
-        for name in names {
+        for name in ["client", "lb", "node"] {
+            writeln!(text, "netns add {}", self.namespace(name))?;
+        }
+        for (name, _) in &origins {
             writeln!(text, "netns add {}", self.namespace(name))?;
         }
         cmd::feed(cmd::lab("ip").args(["-batch", "-"]), &text)?;
@@ -109,7 +130,7 @@ impl Site {
              link add gwbr type bridge mcast_snooping 0\naddr add 172.18.0.1/16 dev gwbr\nlink set gwbr up\n",
             self.namespace("client")
         );
-        for (number, (name, _)) in ORIGINS.iter().enumerate() {
+        for (number, (name, _)) in origins.iter().enumerate() {
             let namespace = self.namespace(name);
             writeln!(
                 lb,
@@ -124,7 +145,14 @@ impl Site {
                 "link set lo up\naddr add 10.1.0.2/24 dev eth0\nlink set eth0 up\nroute add default via {BALANCER}\n"
             ),
         )?;
-        for (name, address) in ORIGINS {
+        if self.row.flows > 0 {
+            let more: String = Site::clients()
+                .iter()
+                .map(|address| format!("addr add {address}/24 dev eth0\n"))
+                .collect();
+            self.batch("client", &more)?;
+        }
+        for (name, address) in &origins {
             self.batch(
                 name,
                 &format!(
@@ -195,6 +223,20 @@ impl Site {
         self.wait_listens(name, "127.0.0.1", PORT)
     }
 
+    /// Starts what echoes datagrams; after the contestant, which may give origins an address.
+    pub fn echoes(&mut self) -> Result<()> {
+        let this = std::env::current_exe().context("own path")?;
+        for (name, address) in self.origins() {
+            let mut command = self.inside(&name, &this.to_string_lossy());
+            command.args(["bench", "own", "echo", &name, &format!("{address}:{PORT}")]);
+            if self.row.contestant == Contestant::IpvsDr {
+                command.arg(format!("{BALANCER}:{PORT}"));
+            }
+            self.start(&format!("{name}-echo"), &mut command)?;
+        }
+        Ok(())
+    }
+
     /// Starts nginx with a configuration of its own.
     pub fn nginx(&mut self, namespace: &str, name: &str, config: &str) -> Result<u32> {
         let file = self.folder.join(format!("{name}.conf"));
@@ -216,11 +258,14 @@ impl Site {
         let child = command.spawn().with_context(|| cmd::shown(command))?;
         let pid = child.id();
         self.processes.push((name.to_owned(), child));
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        pin(pid, processors - 1);
         Ok(pid)
     }
 
     /// What a process is doing is the balancer's work.
     pub fn is_balancer(&mut self, pid: u32) {
+        pin(pid, 0);
         self.balancers.push(pid);
     }
 
@@ -269,12 +314,31 @@ impl Site {
     }
 
     /// What the client's threads ask.
-    pub fn targets(&self) -> [&'static str; 2] {
-        match self.row.contestant {
-            Contestant::Direct => ORIGINS.map(|(_, address)| address),
-            Contestant::PorticoSocket => [VIP; 2],
-            _ => [BALANCER; 2],
+    pub fn targets(&self) -> [String; 2] {
+        let same = |address: &str| [address.to_owned(), address.to_owned()];
+        match (self.row.contestant, self.origins().as_slice()) {
+            (Contestant::Direct, [(_, first), .., (_, last)]) => [first.clone(), last.clone()],
+            (Contestant::Direct, [(_, only)]) => same(only),
+            (Contestant::PorticoSocket, _) => same(VIP),
+            _ => same(BALANCER),
         }
+    }
+
+    /// What the kernel says that it has balanced so far; none where a process balances, or nobody.
+    pub fn kernel_work(&self) -> Result<Option<u64>> {
+        if !self.row.contestant.is_kernel() {
+            return Ok(None);
+        }
+        let mut status = cmd::lab(&paths::binary("portico").to_string_lossy());
+        status
+            .args(["status", "--json", "--socket"])
+            .arg(self.folder.join(SOCKET));
+        let text = cmd::text(&mut status)?;
+        let status: serde_json::Value = serde_json::from_str(&text).context("the agent's status")?;
+        let counters = status["counters"].as_object().context("the agent's counters")?;
+        Ok(Some(
+            counters.values().filter_map(serde_json::Value::as_u64).sum(),
+        ))
     }
 
     /// Requests that each origin has had so far.
@@ -284,10 +348,24 @@ impl Site {
                 get("127.0.0.1", STATUS_PORT, "/").and_then(|t| requests(&t))
             })
         };
-        ORIGINS
-            .iter()
-            .map(|(name, _)| Ok(((*name).to_owned(), one(name)?)))
+        let all = self.origins().into_iter();
+        all.map(|(name, _)| one(&name).map(|count| (name, count)))
             .collect()
+    }
+
+    /// Seconds of processor time that each process has used since it began, by its name.
+    pub fn process_cpu(&self) -> BTreeMap<String, f64> {
+        let mut all = BTreeMap::new();
+        for (name, child) in &self.processes {
+            // Many origins are one line.
+            let name = if name.starts_with("origin-") {
+                "origins"
+            } else {
+                name
+            };
+            *all.entry(name.to_owned()).or_insert(0.0) += cpu_seconds(child.id());
+        }
+        all
     }
 
     /// Seconds of processor time that the balancer's processes have used.
@@ -375,6 +453,17 @@ fn requests(status: &str) -> Result<u64> {
         .and_then(|line| line.split_whitespace().nth(2));
     line.and_then(|word| word.parse().ok())
         .with_context(|| format!("nginx's status: {status}"))
+}
+
+/// Keeps a process, and what it starts from now on, on one processor. Where that is not allowed it stays as it is.
+fn pin(pid: u32, processor: usize) {
+    // SAFETY: a set of bits, for which zero is empty.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is as long as is said, and the processor is one of those that this process may use.
+    unsafe {
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(pid as libc::pid_t, size_of_val(&set), &raw const set);
+    }
 }
 
 /// Where cgroup2 is mounted.

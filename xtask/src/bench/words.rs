@@ -5,7 +5,7 @@ use super::{
     markdown::{capitalized, grouped, interval},
     plan::{Contestant, Row, Workload},
     results::Results,
-    stats::Estimate,
+    stats::{self, Estimate},
 };
 
 /// A bound on what a contestant adds, from the issue that asked for this bench.
@@ -14,12 +14,16 @@ pub struct Target {
     pub unit: &'static str,
     pub limit: f64,
     pub measured: Estimate,
+    /// Of the contestant or of the direct way, whichever has fewer.
+    pub samples: usize,
 }
 
 impl Target {
     /// Only an interval that is wholly on one side says something.
     pub fn verdict(&self) -> &'static str {
         match (self.measured.high <= self.limit, self.measured.low > self.limit) {
+            // One sample has no spread.
+            _ if self.samples < 2 => "too few samples",
             (true, _) => "met",
             (_, true) => "**not met**",
             _ => "cannot be told",
@@ -39,18 +43,16 @@ const TARGETS: [(Contestant, Workload, f64); 5] = [
 /// Targets with what was measured; none when the figures are no instructions.
 pub fn targets(results: &Results) -> Vec<Target> {
     let measured = |(contestant, workload, limit): (Contestant, Workload, f64)| {
-        let added = results.added(
-            Row {
-                contestant,
-                services: 1,
-            },
-            workload,
-        )?;
+        let added = results.added(Row::of(contestant), workload)?;
         Some(Target {
             title: contestant.title(),
             unit: workload.unit(),
             limit,
             measured: added,
+            samples: [Row::of(contestant), Row::DIRECT]
+                .map(|row| results.costs(row, workload).len())
+                .into_iter()
+                .min()?,
         })
     };
     if results.plan.counted.is_none() {
@@ -62,27 +64,69 @@ pub fn targets(results: &Results) -> Vec<Target> {
 /// One sentence for each thing that can be said.
 pub fn findings(results: &Results) -> Vec<String> {
     let mut found = Vec::new();
-    for workload in [Workload::KeepAlive, Workload::Connections] {
-        found.extend(claim(results, workload));
-        found.extend(summary(results, workload));
+    for workload in &results.plan.workloads {
+        found.extend(claim(results, *workload));
+        found.extend(summary(results, *workload));
     }
     for contestant in Contestant::ALL {
         found.extend(flatness(results, contestant));
     }
+    for row in results
+        .plan
+        .rows
+        .iter()
+        .filter(|row| row.services == 1 && !row.is_plain())
+    {
+        found.extend(circumstance(results, *row));
+    }
     found
+}
+
+/// What more backends, flows or changes cost the contestant, per connection.
+fn circumstance(results: &Results, row: Row) -> Option<String> {
+    let workload = Workload::Connections;
+    let plain = results.costs(Row::of(row.contestant), workload);
+    let change = stats::of_two(&results.costs(row, workload), &plain, |there, plain| {
+        (there / plain - 1.0) * 100.0
+    })?;
+    let noise = if change.contains(0.0) { ", noise" } else { "" };
+    Some(format!(
+        "{} with {}: a connection costs {:+.1} % ({:+.1} to {:+.1}{noise}).",
+        row.contestant.title(),
+        row.variant()?,
+        change.value,
+        change.low,
+        change.high
+    ))
+}
+
+/// From so few services on, the cost per request is to stay the same.
+const FLAT_FROM: u32 = 10;
+
+/// How far kept requests change from few services to many, of the contestants that the target is about.
+pub fn flat_targets(results: &Results) -> Vec<(&'static str, f64, &'static str)> {
+    let ours = [Contestant::PorticoSocket, Contestant::PorticoTc];
+    let change = |contestant: Contestant| {
+        let with = |services| Row {
+            services,
+            ..Row::of(contestant)
+        };
+        let many = results.plan.rows.iter().map(|row| row.services).max()?;
+        let few = results.cost(with(FLAT_FROM), Workload::KeepAlive)?;
+        let change = results.cost(with(many), Workload::KeepAlive)?.value / few.value - 1.0;
+        let verdict = if change.abs() <= FLAT {
+            "met"
+        } else {
+            "**not met**"
+        };
+        (many > FLAT_FROM).then_some((contestant.title(), change, verdict))
+    };
+    ours.into_iter().filter_map(change).collect()
 }
 
 /// The article's claim: "much faster than nginx or HAProxy".
 fn claim(results: &Results, workload: Workload) -> Option<String> {
-    let added = |contestant| {
-        results.added(
-            Row {
-                contestant,
-                services: 1,
-            },
-            workload,
-        )
-    };
+    let added = |contestant| results.added(Row::of(contestant), workload);
     let ipvs = added(Contestant::IpvsNat)?;
     let userspace = [
         Contestant::HaproxyTcp,
@@ -131,18 +175,7 @@ fn summary(results: &Results, workload: Workload) -> Option<String> {
     let mut costs: Vec<(Contestant, Estimate)> = Contestant::ALL
         .into_iter()
         .filter(|contestant| *contestant != Contestant::Direct)
-        .filter_map(|contestant| {
-            Some((
-                contestant,
-                results.added(
-                    Row {
-                        contestant,
-                        services: 1,
-                    },
-                    workload,
-                )?,
-            ))
-        })
+        .filter_map(|contestant| Some((contestant, results.added(Row::of(contestant), workload)?)))
         .collect();
     costs.sort_by(|a, b| a.1.value.total_cmp(&b.1.value));
     let each: Vec<String> = costs
@@ -169,11 +202,9 @@ const FLAT: f64 = 0.05;
 
 fn flatness(results: &Results, contestant: Contestant) -> Option<String> {
     let cost = |row: Row| Some((row.services, results.cost(row, Workload::KeepAlive)?.value));
-    let rows = results
-        .plan
-        .rows
-        .iter()
-        .filter(|row| row.contestant == contestant);
+    // Others are special in another way.
+    let only_services = |row: &&Row| row.contestant == contestant && Row { services: 1, ..**row }.is_plain();
+    let rows = results.plan.rows.iter().filter(only_services);
     let costs: Vec<(u32, f64)> = rows.filter_map(|row| cost(*row)).collect();
     let ((few, first), (many, last)) = (*costs.first()?, *costs.last()?);
     if few == many {
@@ -204,14 +235,14 @@ mod tests {
         let rows: Vec<Row> = costs
             .iter()
             .map(|(contestant, services, _)| Row {
-                contestant: *contestant,
                 services: *services,
+                ..Row::of(*contestant)
             })
             .collect();
         let sample = |(contestant, services, cost): &(Contestant, u32, f64), round: u32| Sample {
             row: Row {
-                contestant: *contestant,
                 services: *services,
+                ..Row::of(*contestant)
             },
             workload: Workload::KeepAlive,
             round,
@@ -223,6 +254,7 @@ mod tests {
             softirq: 0.0,
             latency: vec![1.0; 4],
             shares: BTreeMap::new(),
+            processes: BTreeMap::new(),
             void: None,
         };
         Results {

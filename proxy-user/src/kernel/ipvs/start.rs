@@ -104,13 +104,14 @@ fn lacks(error: &io::Error) -> Exit {
     }
 }
 
-/// Totals of the namespace: connections, packets and bytes of both ways.
+/// Totals of the namespace: connections, packets and bytes of both ways. Those of each processor are always of now; the
+/// sums that the kernel shows elsewhere are two seconds old.
 fn counters() -> Vec<(String, u64)> {
-    let text = fs::read_to_string("/proc/net/ip_vs_stats").unwrap_or_default();
+    let text = fs::read_to_string("/proc/net/ip_vs_stats_percpu").unwrap_or_default();
     read_counters(&text)
 }
 
-/// The third line, hexadecimal, below two lines of headings.
+/// Hexadecimal lines of a processor and its five counters, below headings and above sums and rates.
 fn read_counters(text: &str) -> Vec<(String, u64)> {
     const NAMES: [&str; 5] = [
         "ipvs_connections",
@@ -119,11 +120,22 @@ fn read_counters(text: &str) -> Vec<(String, u64)> {
         "ipvs_bytes_in",
         "ipvs_bytes_out",
     ];
-    let line = text.lines().nth(2).unwrap_or_default();
-    let numbers = line
-        .split_whitespace()
-        .filter_map(|word| u64::from_str_radix(word, 16).ok());
-    NAMES.into_iter().map(str::to_owned).zip(numbers).collect()
+    let mut sums = [0; 5];
+    for line in text.lines() {
+        let numbers: Option<Vec<u64>> = line
+            .split_whitespace()
+            .map(|word| u64::from_str_radix(word, 16).ok())
+            .collect();
+        let Some([_, counters @ ..]) = numbers.as_deref() else {
+            continue;
+        };
+        if counters.len() == sums.len() {
+            sums.iter_mut()
+                .zip(counters)
+                .for_each(|(sum, counter)| *sum += counter);
+        }
+    }
+    NAMES.into_iter().map(str::to_owned).zip(sums).collect()
 }
 
 #[cfg(test)]
@@ -132,13 +144,18 @@ mod tests {
 
     #[test]
     fn totals_are_read() {
-        let text = "   Total Incoming Outgoing         Incoming         Outgoing\n   Conns  Packets  Packets            Bytes            Bytes\n\
-                    \x20      A       1F        B             1C20              0FF\n\n";
+        let text = "       Total Incoming Outgoing         Incoming         Outgoing\n\
+            CPU    Conns  Packets  Packets            Bytes            Bytes\n\
+            \x20 0        A       1F        B             1C20              0FF\n\
+            \x20 1        1        1        0                0                1\n\
+            \x20 ~        9        9        9                9                9\n\n\
+            \x20    Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n\
+            \x20          5        5        5                5                5\n";
         let found = read_counters(text);
         let values: Vec<u64> = found.iter().map(|(_, value)| *value).collect();
-        assert_eq!(values, [10, 31, 11, 7200, 255]);
+        assert_eq!(values, [11, 32, 11, 7200, 256]);
         assert_eq!(found[0].0, "ipvs_connections");
-        assert_eq!(read_counters(""), []);
+        assert!(read_counters("").iter().all(|(_, value)| *value == 0));
     }
 
     #[test]
