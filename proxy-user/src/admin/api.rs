@@ -242,6 +242,7 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
                 "place": place,
                 "node": node,
                 "address": task.ingress.to_string(),
+                "weight": task.weight,
                 "draining": task.draining,
                 "health": health(&Member::Task(task.name.clone())),
             })
@@ -254,6 +255,7 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
             json!({
                 "address": backend.address.to_string(),
                 "port": backend.port,
+                "weight": backend.weight,
                 "draining": backend.draining,
                 "health": health(&Member::Plain(backend.address, backend.port)),
             })
@@ -264,6 +266,8 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
     } else {
         None
     };
+    let policy = &service.policy;
+    let texts = |prefixes: &[ipnet::Ipv4Net]| -> Value { prefixes.iter().map(ToString::to_string).collect() };
     json!({
         "name": service.name.as_str(),
         "owner": owner(view, kept, service.name.as_str()),
@@ -272,6 +276,11 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
         "tasks": tasks,
         "backends": backends,
         "health": service.health.as_ref().map(|_| if all_down { "all down, all are used" } else { "checked" }),
+        "scheduler": policy.scheduler.as_str(),
+        "affinity": policy.affinity.map(|affinity| json!({ "seconds": affinity.seconds, "prefix": affinity.prefix })),
+        "client": policy.client.as_str(),
+        "allow": texts(&policy.allow),
+        "deny": texts(&policy.deny),
         "remembered": service.remembered,
         "status": word(worst),
         "problem": problem,

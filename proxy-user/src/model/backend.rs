@@ -12,6 +12,8 @@ pub struct Backend {
     pub port: u16,
     /// The way to it.
     pub reach: Reach,
+    /// Its share of new flows, 1 to 255.
+    pub weight: u8,
     /// Gets no new flow, keeps the old ones.
     pub draining: bool,
 }

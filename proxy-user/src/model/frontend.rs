@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Backend, NetworkId, ServiceName, VipAddr};
+use super::{Backend, NetworkId, Policy, ServiceName, VipAddr};
 
 /// Transport protocol of a published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,8 @@ pub struct Frontend {
     pub service: ServiceName,
     /// Port of the tasks; 0 = as the client sent it.
     pub target_port: u16,
+    /// How flows are spread, and who may open them.
+    pub policy: Policy,
     /// Who serves it, draining ones included.
     pub backends: Vec<Backend>,
 }

@@ -17,6 +17,11 @@ pub const TASK_NETWORKS_MAX: usize = abi::SCOPE_NETWORKS_MAX;
 pub const LOCAL_TASKS_MAX: usize = abi::SCOPES_MAX as usize - 1;
 /// Own addresses of the node.
 pub const LOCAL_ADDRS_MAX: usize = abi::LOCAL_ADDRS_MAX as usize;
+/// Prefixes that one service allows and denies together: with one more for "nobody else", 255 services with full
+/// lists fill the kernel's table.
+pub const PREFIXES_MAX: usize = 63;
+/// Longest affinity, 30 days: a client that comes back later is a new one.
+pub const AFFINITY_SECONDS_MAX: u32 = 30 * 24 * 3_600;
 /// Bytes of a name: of a DNS name (RFC 1035 section 2.3.4), which a service's name becomes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Refusals kept for `status`; the rest is counted.

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
-    FrontendAddr, HealthCheck, NetworkId, NodeAddr, Protocol, ServiceName, TaskAddr, TaskId, TaskName,
-    VipAddr, VipPort,
+    FrontendAddr, HealthCheck, NetworkId, NodeAddr, Policy, Protocol, ServiceName, TaskAddr, TaskId,
+    TaskName, VipAddr, VipPort,
 };
 
 /// A service in force. Written by the Writer only; lives until its provider drops it.
@@ -24,6 +24,8 @@ pub struct Service {
     pub backends: Vec<PlainBackend>,
     /// How its members are checked.
     pub health: Option<HealthCheck>,
+    /// How its flows are spread, and who may open them.
+    pub policy: Policy,
     /// Its source does not list it any more; kept so that clients are refused at once.
     pub remembered: bool,
 }
@@ -122,6 +124,8 @@ pub struct PlainBackend {
     pub address: TaskAddr,
     /// Its port, whatever port the client used.
     pub port: u16,
+    /// Its share of new flows; 0 = none.
+    pub weight: u8,
     /// Gets no new flow, keeps the old ones.
     pub draining: bool,
 }
@@ -139,6 +143,8 @@ pub struct Task {
     pub ingress: TaskAddr,
     /// The tunnel's name for it.
     pub id: TaskId,
+    /// Its share of new flows; 0 = none.
+    pub weight: u8,
     /// Gets no new flow, keeps the old ones.
     pub draining: bool,
 }

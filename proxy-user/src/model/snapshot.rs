@@ -109,6 +109,8 @@ pub struct TaskParams {
     pub netns: Option<PathBuf>,
     /// Network name -> address.
     pub networks: Vec<(String, String)>,
+    /// Its share of new flows; `None` = 1.
+    pub weight: Option<i64>,
     /// Gets no new flow.
     pub draining: bool,
     /// What the provider could not read.
@@ -130,10 +132,33 @@ pub struct ServiceParams {
     pub backends: Vec<BackendParams>,
     /// How its members are checked.
     pub health: Option<HealthParams>,
+    /// How its flows are spread, and who may open them.
+    pub policy: PolicyParams,
     /// Its source does not list it any more; it is kept so that clients are refused at once.
     pub remembered: bool,
     /// What the provider could not read.
     pub problems: Vec<Problem>,
+}
+
+/// How a service's flows are spread, and who may open them. What is not said has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyParams {
+    /// `rr`, `wrr`, `lc`, `wlc`, `sh`, `mh` or `random`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// `NUMBER[s|m|h|d][/PREFIX]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// `preserve`, `dsr` or `masquerade`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Prefixes that may open flows to published ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Prefixes that may not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
 }
 
 /// A published port.
@@ -156,6 +181,8 @@ pub struct BackendParams {
     pub address: String,
     /// Its port.
     pub port: i64,
+    /// Its share of new flows; `None` = 1.
+    pub weight: Option<i64>,
     /// Gets no new flow.
     pub draining: bool,
 }

@@ -147,20 +147,25 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
                 address,
                 port: 0,
                 reach: Reach::Direct,
-                draining: task.draining || down(&Member::Task(task.name.clone())),
+                weight: task.weight.max(1),
+                draining: task.draining || task.weight == 0 || down(&Member::Task(task.name.clone())),
             })
         });
         let plain = service.backends.iter().map(|backend| Backend {
             address: backend.address,
             port: backend.port,
             reach: Reach::Direct,
-            draining: backend.draining || down(&Member::Plain(backend.address, backend.port)),
+            weight: backend.weight.max(1),
+            draining: backend.draining
+                || backend.weight == 0
+                || down(&Member::Plain(backend.address, backend.port)),
         });
         tables.frontends.insert(
             vip.frontend(),
             Arc::new(Frontend {
                 service: service.name.clone(),
                 target_port: 0,
+                policy: service.policy.clone(),
                 backends: of_tasks.chain(plain).collect(),
             }),
         );
@@ -191,6 +196,7 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
             Arc::new(Frontend {
                 service: service.name.clone(),
                 target_port: port.target,
+                policy: service.policy.clone(),
                 backends: backends.clone(),
             }),
         );
@@ -210,6 +216,7 @@ fn published(task: &Task, facts: &BTreeMap<PathBuf, Facts>) -> Option<Backend> {
         address: task.ingress,
         port: 0,
         reach,
-        draining: task.draining,
+        weight: task.weight.max(1),
+        draining: task.draining || task.weight == 0,
     })
 }

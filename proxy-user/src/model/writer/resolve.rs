@@ -9,8 +9,9 @@ use std::{
 
 use super::{
     super::{
-        HealthCheck, NetworkId, NodeAddr, Place, PlainBackend, Protocol, PublishedPort, Service, ServiceName,
-        Snapshot, Task, TaskAddr, TaskId, TaskName, Vip, limits,
+        HealthCheck, NetworkId, NodeAddr, Place, PlainBackend, Policy, Protocol, PublishedPort, Service,
+        ServiceName, Snapshot, Task, TaskAddr, TaskId, TaskName, Vip, limits,
+        policy::weight,
         refusal::Kind,
         snapshot::{HOST, INGRESS, Problem, ServiceParams, TaskParams},
     },
@@ -216,6 +217,7 @@ impl Resolver {
         if params.networks.is_empty() && !has_field(&problems, "networks") {
             problems.push(Problem::new("networks", "is missing: a task needs an address"));
         }
+        let weight = check_weight(params.weight, "weight".into(), &mut problems);
         match (place, first_by_name) {
             (Some(place), Some(ingress)) if problems.is_empty() => Ok(Task {
                 name: TaskName::new(&params.name),
@@ -223,6 +225,7 @@ impl Resolver {
                 networks,
                 ingress,
                 id: TaskId::of(ingress),
+                weight,
                 draining: params.draining,
             }),
             _ => Err(problems),
@@ -244,6 +247,7 @@ impl Resolver {
             tasks: self.tasks_of(params, tasks, &mut problems),
             backends: backends(params, &mut problems),
             health: health(params, &mut problems),
+            policy: policy(params, &mut problems),
             remembered: params.remembered,
         };
         check_loops(&service, &mut problems);
@@ -361,6 +365,7 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
     let mut found: Vec<PlainBackend> = Vec::new();
     for (i, backend) in params.backends.iter().enumerate() {
         let port = check_port(backend.port, format!("backends[{i}].port"), problems);
+        let weight = check_weight(backend.weight, format!("backends[{i}].weight"), problems);
         let address = match TaskAddr::parse(&backend.address) {
             Ok(address) => address,
             Err(error) => {
@@ -372,6 +377,7 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
         let plain = PlainBackend {
             address,
             port,
+            weight,
             draining: backend.draining,
         };
         if found
@@ -410,6 +416,13 @@ fn health(params: &ServiceParams, problems: &mut Vec<Problem>) -> Option<HealthC
             None
         }
     }
+}
+
+fn policy(params: &ServiceParams, problems: &mut Vec<Problem>) -> Policy {
+    Policy::new(&params.policy).unwrap_or_else(|wrong| {
+        problems.extend(wrong);
+        Policy::default()
+    })
 }
 
 /// A VIP that is the address of one of its own backends would be translated into itself; two tasks with one
@@ -500,6 +513,13 @@ fn check_port(port: i64, field: String, problems: &mut Vec<Problem>) -> Option<u
             None
         }
     }
+}
+
+fn check_weight(given: Option<i64>, field: String, problems: &mut Vec<Problem>) -> u8 {
+    weight(given).unwrap_or_else(|problem| {
+        problems.push(Problem::new(field, problem));
+        1
+    })
 }
 
 fn has_field(problems: &[Problem], field: &str) -> bool {

@@ -360,3 +360,35 @@ fn a_plain_backend_can_drain() {
     let draining: Vec<bool> = frontend.backends.iter().map(|backend| backend.draining).collect();
     assert_eq!(draining, [false, true]);
 }
+
+#[test]
+fn policies_and_weights_come_from_the_file_and_a_wrong_one_keeps_the_last() {
+    let good = GOOD.replace(
+        "tasks =",
+        "scheduler = \"mh\"\naffinity = \"10m/24\"\nclient = \"dsr\"\nallow = [\"10.0.0.0/8\"]\ntasks =",
+    );
+    let head = HEAD.replace("netns = \"/ns/a2\"", "weight = 0");
+    let (mut writer, refusals) = writer(&format!("{head}{good}"));
+    assert_eq!(refusals, [""; 0]);
+    let address = FrontendAddr::Published {
+        port: 80,
+        protocol: Protocol::Tcp,
+    };
+    let frontend = writer.tables().frontends[&address].clone();
+    assert_eq!(frontend.policy.scheduler, super::super::Scheduler::Maglev);
+    assert!(frontend.policy.is_filtered());
+    let weightless = |frontend: &super::super::Frontend| frontend.backends.iter().all(|b| b.draining);
+    assert!(weightless(&frontend), "weight 0 takes no new flow: {frontend:?}");
+
+    let refusals = apply(&mut writer, &format!("{head}{}", good.replace("10m/24", "soon")));
+    assert!(
+        matches!(&refusals[..], [one] if one.contains("affinity: 'soon' is not a time") && one.contains("stays in force")),
+        "{refusals:?}"
+    );
+    assert_eq!(writer.tables().frontends[&address], frontend);
+    let refusals = apply(
+        &mut writer,
+        &format!("{}{good}", head.replace("weight = 0", "weight = 256")),
+    );
+    assert!(refusals[0].contains("256 is not a weight"), "{refusals:?}");
+}

@@ -62,6 +62,7 @@ impl ServiceSpec {
                 Ok(address) => params.backends.push(BackendParams {
                     address: address.ip().to_string(),
                     port: address.port().into(),
+                    weight: None,
                     draining: spec.draining,
                 }),
                 Err(_) => params.problems.push(Problem::new(

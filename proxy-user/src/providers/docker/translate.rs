@@ -9,6 +9,7 @@
 //! protocol want one port for different targets or services, the first (in the order of service names, then of
 //! the engine's list) gets TCP and the second UDP, and `status` says that this was a guess; a third gets nothing.
 
+mod labels;
 mod listed;
 
 use std::{
@@ -23,7 +24,9 @@ use serde_json::Value;
 
 use crate::model::{
     Snapshot,
-    snapshot::{INGRESS, NetworkParams, NodeParams, PortParams, Problem, ServiceParams, TaskParams},
+    snapshot::{
+        INGRESS, NetworkParams, NodeParams, PolicyParams, PortParams, Problem, ServiceParams, TaskParams,
+    },
 };
 
 /// What an engine answered at one moment.
@@ -100,6 +103,7 @@ pub fn translate(engine: &Engine) -> Snapshot {
     }
     let listed = listed::read(engine.services.as_ref());
     builder.listed_vips(&listed, &engine.networks);
+    builder.policies(&listed, &engine.containers);
     builder.finish(&listed)
 }
 
@@ -127,6 +131,7 @@ struct Draft {
     ports: Vec<(i64, i64)>,
     /// From a manager's list.
     known: Vec<PortParams>,
+    policy: PolicyParams,
 }
 
 impl Builder {
@@ -175,6 +180,7 @@ impl Builder {
             node: self.node.clone(),
             netns: Some(netns.clone()),
             networks,
+            weight: None,
             draining: label.is_some() && self.leaving(name),
             problems: Vec::new(),
         };
@@ -319,6 +325,37 @@ impl Builder {
         }
     }
 
+    /// What labels say. A service that only labels know is none.
+    fn policies(&mut self, listed: &BTreeMap<String, Listed>, containers: &[Container]) {
+        for (service, entry) in listed {
+            if let Some(draft) = self.services.get_mut(service) {
+                let place = format!("services.{service}.labels");
+                labels::read(&entry.labels, &place, &mut draft.policy, &mut self.problems);
+            }
+        }
+        // In the order of names, so that two containers that differ say the same at every look.
+        let mut by_name: Vec<&Value> = containers.iter().map(|container| &container.inspect).collect();
+        by_name.sort_by_key(|inspect| inspect["Name"].as_str());
+        for inspect in by_name {
+            let labels = &inspect["Config"]["Labels"];
+            let service = labels["com.docker.swarm.service.name"]
+                .as_str()
+                .unwrap_or_default();
+            if let Some(draft) = self.services.get_mut(service) {
+                let name = inspect["Name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .trim_start_matches('/');
+                labels::read(
+                    labels,
+                    &format!("containers.{name}.labels"),
+                    &mut draft.policy,
+                    &mut self.problems,
+                );
+            }
+        }
+    }
+
     fn finish(mut self, listed: &BTreeMap<String, Listed>) -> Snapshot {
         let mut taken: BTreeMap<(i64, String), String> = BTreeMap::new();
         let mut drafts: Vec<(String, Draft, Vec<PortParams>)> = Vec::new();
@@ -415,6 +452,7 @@ impl Builder {
                         vips: draft.vips,
                         ports,
                         tasks: draft.tasks.into_iter().collect(),
+                        policy: draft.policy,
                         ..ServiceParams::default()
                     })
                 })

@@ -9,8 +9,8 @@ use super::FILE_BYTES_MAX;
 use crate::model::{
     Snapshot,
     snapshot::{
-        BackendParams, HealthParams, NetworkParams, NodeParams, PortParams, Problem, ServiceParams,
-        TaskParams,
+        BackendParams, HealthParams, NetworkParams, NodeParams, PolicyParams, PortParams, Problem,
+        ServiceParams, TaskParams,
     },
 };
 
@@ -100,12 +100,14 @@ fn task(name: String, mut fields: Fields<'_>) -> Arc<TaskParams> {
     let node = fields.text("node");
     let netns = fields.optional_text("netns").map(Into::into);
     let networks = fields.text_table("networks");
+    let weight = fields.optional_number("weight");
     let draining = fields.optional_bool("draining");
     Arc::new(TaskParams {
         name,
         node,
         netns,
         networks,
+        weight,
         draining,
         problems: fields.finish(),
     })
@@ -123,9 +125,17 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
     let backends = fields.tables("backends", |backend| BackendParams {
         address: backend.text("address"),
         port: backend.number("port"),
+        weight: backend.optional_number("weight"),
         draining: backend.optional_bool("draining"),
     });
     let health = fields.table("health", health);
+    let policy = PolicyParams {
+        scheduler: fields.optional_text("scheduler"),
+        affinity: fields.optional_text("affinity"),
+        client: fields.optional_text("client"),
+        allow: fields.text_list("allow"),
+        deny: fields.text_list("deny"),
+    };
     Arc::new(ServiceParams {
         name,
         vips,
@@ -133,6 +143,7 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
         tasks,
         backends,
         health,
+        policy,
         remembered: false,
         problems: fields.finish(),
     })

@@ -60,6 +60,7 @@ fn task(dice: &mut Dice, number: usize) -> Arc<TaskParams> {
             ("ingress".into(), address(0, dice)),
             ("net".into(), address(1, dice)),
         ],
+        weight: (dice.roll(4) == 0).then(|| dice.roll(5) as i64 * 64),
         draining: dice.roll(6) == 0,
         problems: Vec::new(),
     })
@@ -87,8 +88,13 @@ fn service(dice: &mut Dice, number: usize, tasks: &[Arc<TaskParams>]) -> Arc<Ser
         params.backends.push(BackendParams {
             address: "10.3.0.1".into(),
             port: dice.roll(40) as i64,
+            weight: (dice.roll(4) == 0).then(|| dice.roll(300) as i64),
             draining: dice.roll(3) == 0,
         });
+    }
+    if dice.roll(4) == 0 {
+        params.policy.scheduler = Some(["rr", "wlc", "mh", "nonsense"][dice.roll(4)].into());
+        params.policy.allow = vec![format!("10.0.0.0/{}", 8 + dice.roll(2))];
     }
     for _ in 0..dice.roll(5) {
         if let Some(task) = tasks.get(dice.roll(tasks.len().max(1))) {

@@ -12,6 +12,8 @@ pub(super) struct Listed {
     pub(super) vips: Vec<(String, String)>,
     /// (published, target, protocol) in mode `ingress`.
     pub(super) ports: Vec<(i64, i64, String)>,
+    /// The service's own.
+    pub(super) labels: Value,
 }
 
 /// By service name. `Endpoint` is what is in force, `Spec` what was asked for.
@@ -44,6 +46,7 @@ pub(super) fn read(services: Option<&Value>) -> BTreeMap<String, Listed> {
         let listed = Listed {
             vips: vips.collect(),
             ports: ports.collect(),
+            labels: service["Spec"]["Labels"].clone(),
         };
         found.insert(name.to_owned(), listed);
     }

@@ -254,3 +254,43 @@ fn what_is_missing_or_strange_is_left_out_and_said() {
         ..Engine::default()
     });
 }
+
+#[test]
+fn labels_set_the_policy_and_a_manager_sees_those_of_the_service() {
+    let mut engine = engine();
+    let policy = |engine: &Engine| {
+        let snapshot = translate(engine);
+        let service = snapshot
+            .services
+            .iter()
+            .find(|service| service.name == "web")
+            .unwrap();
+        (service.policy.clone(), snapshot.problems)
+    };
+    assert_eq!(policy(&engine).0, PolicyParams::default());
+    engine.containers[0].inspect["Config"]["Labels"]["portico.scheduler"] = json!("lc");
+    engine.containers[0].inspect["Config"]["Labels"]["portico.client"] = json!("masquerade");
+    let (worker, problems) = policy(&engine);
+    assert_eq!(problems, []);
+    assert_eq!(
+        (worker.scheduler.as_deref(), worker.client.as_deref()),
+        (Some("lc"), Some("masquerade"))
+    );
+    engine.services = Some(
+        json!([{ "Spec": { "Name": "web", "Labels": { "portico.scheduler": "mh" } },
+        "Endpoint": { "Ports": [{ "PublishedPort": 80, "TargetPort": 8080, "Protocol": "tcp" }] } }]),
+    );
+    let (manager, _) = policy(&engine);
+    assert_eq!(
+        (manager.scheduler.as_deref(), manager.client.as_deref()),
+        (Some("mh"), Some("masquerade"))
+    );
+    // The Writer says what is wrong with a label, by its name.
+    engine.services.as_mut().unwrap()[0]["Spec"]["Labels"]["portico.allow"] = json!("10.0.0.1/8");
+    let mut writer = Writer::new(Cookie(1));
+    let refusals = writer.apply(&translate(&engine)).to_vec();
+    assert!(
+        refusals.iter().any(|refusal| refusal.field == "allow[0]"),
+        "{refusals:?}"
+    );
+}
