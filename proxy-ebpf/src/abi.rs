@@ -23,7 +23,7 @@ pub use backend::{Backend, LocalTask, SlotKey};
 pub use counter::Counter;
 pub use flow::{Bucket, Flow, FlowKey};
 pub use frontend::{Frontend, FrontendKey};
-pub use schedule::{Affinity, AffinityKey, Fragment, FragmentKey, TableBlock, TableKey};
+pub use schedule::{Affinity, AffinityKey, Fragment, FragmentKey, SourceKey, TableBlock, TableKey};
 pub use scope::{LocalAddr, Scope};
 pub use settings::Settings;
 pub use sock::{SockKey, SockPeer};

@@ -9,8 +9,9 @@
 //!
 //! Order of writes. Shared things first (scopes, own addresses, the reply program on a task's veth, the task as
 //! the tunnel knows it). Then per frontend: its backends; its slots in place, each naming an existing backend
-//! before and after; the master entry, the moment the change becomes visible; slots above the new count; backends
-//! that no slot names any more. A frontend goes backwards: master entry, slots, backends. What is shared goes
+//! before and after; its table of turns and its list of prefixes, if it needs any, under a number that nobody uses; the
+//! master entry, the moment the change becomes visible; what was the table and the list before;
+//! slots above the new count; backends that no slot names any more. A frontend goes backwards: master entry, slots, backends. What is shared goes
 //! last. A crash between any two operations leaves the old or the new set of slots, never one that names a
 //! missing backend, and the next pass repairs the rest, because every operation may be repeated.
 //!
@@ -30,6 +31,7 @@ pub mod follow;
 pub mod ipvs;
 pub mod ops;
 pub mod plan;
+pub mod spread;
 
 #[cfg(test)]
 pub mod fake;

@@ -31,7 +31,7 @@ abi! {
         mac: [u8; 6],
         /// Published, local: MAC of the gateway bridge, the frame's source.
         gateway_mac: [u8; 6],
-        /// Share of new flows, 1 to 255, as [`super::frontend::LEAST`] weighs it.
+        /// Share of new flows, 1 to 255, as [`super::frontend::LEAST`] weighs it; 0 counts as 1.
         weight: u16,
         /// Zero.
         _pad: u16,

@@ -44,10 +44,10 @@ abi! {
         scheduler: u8,
         /// Leading bits of an address that make a client, 0 to 32.
         client_bits: u8,
-        /// [`DSR`], [`MASQUERADE`], [`FILTERED`].
+        /// [`DSR`], [`MASQUERADE`].
         flags: u32,
-        /// Zero.
-        _pad: u32,
+        /// Its list of clients' prefixes ([`super::SourceKey::list`]); 0 = none, everyone may.
+        sources: u32,
     }
 }
 
@@ -66,5 +66,3 @@ pub const LEAST: u8 = 4;
 pub const DSR: u32 = 1;
 /// [`Frontend::flags`]: tasks see the node's address instead of the client's.
 pub const MASQUERADE: u32 = 2;
-/// [`Frontend::flags`]: sources are looked up in the list of prefixes.
-pub const FILTERED: u32 = 4;

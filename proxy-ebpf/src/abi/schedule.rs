@@ -51,6 +51,40 @@ abi! {
 }
 
 abi! {
+    /// A prefix of clients in a list; the value is [`crate::datapath::ALLOW`] or [`crate::datapath::DENY`] (`u32`).
+    /// A list is never changed in place, as tables.
+    pub struct SourceKey: 12 {
+        /// [`super::Frontend::sources`], never 0.
+        list: u32,
+        /// Network order.
+        addr_be: u32,
+        /// Leading bits of the address that count.
+        bits: u32,
+    }
+}
+
+/// Bits of a list's number, which the kernel's trie has in front of the address.
+pub const LIST_BITS: u32 = 32;
+
+impl SourceKey {
+    /// As the kernel's trie wants it: list and address, most significant byte first.
+    #[inline(always)]
+    pub const fn data(&self) -> [u8; 8] {
+        let (l, a) = (self.list.to_be_bytes(), self.addr_be.to_ne_bytes());
+        [l[0], l[1], l[2], l[3], a[0], a[1], a[2], a[3]]
+    }
+
+    /// The key of such bytes; `bits` with [`LIST_BITS`] in it.
+    pub const fn from_data(d: [u8; 8], bits: u32) -> SourceKey {
+        SourceKey {
+            list: u32::from_be_bytes([d[0], d[1], d[2], d[3]]),
+            addr_be: u32::from_ne_bytes([d[4], d[5], d[6], d[7]]),
+            bits: bits.saturating_sub(LIST_BITS),
+        }
+    }
+}
+
+abi! {
     /// A datagram in fragments; what its first fragment told.
     pub struct FragmentKey: 12 {
         /// Source, network order.

@@ -45,9 +45,9 @@ pub trait Maps {
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
     /// Remembers them; a full table forgets the least recently used.
     fn set_fragment(&self, key: &FragmentKey, value: &Fragment);
-    /// What the prefix list of a frontend says of a client (network order): [`super::ALLOW`] or [`super::DENY`];
+    /// What a list of prefixes says of a client (network order): [`super::ALLOW`] or [`super::DENY`];
     /// `None` when no prefix matches.
-    fn source(&self, frontend: u32, client_be: u32) -> Option<u8>;
+    fn source(&self, list: u32, client_be: u32) -> Option<u8>;
     /// A socket's translation.
     fn sock(&self, key: &SockKey) -> Option<SockPeer>;
     /// Writes a socket's translation; a full table forgets the least recently used.

@@ -42,7 +42,7 @@ pub struct World {
     pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
     /// Ports of datagrams in fragments.
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
-    /// (frontend, client) -> verdict.
+    /// (list, client) -> verdict.
     pub sources: HashMap<(u32, u32), u8>,
     /// State of what stands for chance; moves with every use.
     pub random: RefCell<u64>,
@@ -161,8 +161,8 @@ impl Maps for World {
     fn set_fragment(&self, key: &FragmentKey, value: &Fragment) {
         self.fragments.borrow_mut().insert(*key, *value);
     }
-    fn source(&self, frontend: u32, client_be: u32) -> Option<u8> {
-        self.sources.get(&(frontend, client_be)).copied()
+    fn source(&self, list: u32, client_be: u32) -> Option<u8> {
+        self.sources.get(&(list, client_be)).copied()
     }
     fn sock(&self, key: &SockKey) -> Option<SockPeer> {
         self.socks.borrow().get(key).copied()

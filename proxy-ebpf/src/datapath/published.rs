@@ -31,7 +31,7 @@ use crate::abi::{
     Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, PROTO_TCP,
     backend::LOCAL,
     flow::{BACK, CLAMP, CLOSING, ENTRY, TASK},
-    frontend::{DSR, FILTERED, MASQUERADE, PUBLISHED},
+    frontend::{DSR, MASQUERADE, PUBLISHED},
     limits::MASQUERADE_TRIES,
 };
 use crate::datapath::packet::TCP_RST;
@@ -126,7 +126,7 @@ pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut St
         }
         maps.count(Counter::FlowAdopted);
     }
-    if frontend.flags & FILTERED != 0 && maps.source(frontend.id, packet.src_be) == Some(DENY) {
+    if frontend.sources != 0 && maps.source(frontend.sources, packet.src_be) == Some(DENY) {
         return Step::Answer(Action::drop(Counter::SourceDenied));
     }
     Step::Open

@@ -559,13 +559,13 @@ fn later_fragments_and_errors_go_where_their_flow_goes_and_open_none() {
 #[test]
 fn denied_sources_open_no_flow() {
     let mut world = node(&[backend(LOCAL)]);
-    change(&mut world, |f| f.flags = FILTERED);
-    world.sources.insert((1, CLIENT), super::DENY);
+    change(&mut world, |f| f.sources = 7);
+    world.sources.insert((7, CLIENT), super::DENY);
     assert_eq!(
         from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN)),
         Action::drop(Counter::SourceDenied)
     );
-    world.sources.insert((1, CLIENT), super::ALLOW);
+    world.sources.insert((7, CLIENT), super::ALLOW);
     assert!(veth(from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN))));
 }
 

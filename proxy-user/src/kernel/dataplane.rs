@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
 };
 use proxy_ebpf::abi::{
-    Backend, Counter, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, limits::*,
+    Backend, Counter, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock,
+    TableKey, limits::*, schedule::LIST_BITS,
 };
 
 use super::{
@@ -59,23 +60,70 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
     }
 
     fn error(&self, operation: &'static str, error: MapError) -> DatapathError {
-        // The kernel answers E2BIG when max_entries is reached, ENOMEM when memory is.
-        if errno(&error) == Some(libc::E2BIG) {
-            return DatapathError::Full {
-                map: self.name,
-                limit: self.limit,
-                constant: self.constant,
-            };
+        explain(operation, error, (self.name, self.limit, self.constant))
+    }
+}
+
+/// The map's name, limit and the limit's name say where it happened.
+fn explain(
+    operation: &'static str,
+    error: MapError,
+    (map, limit, constant): (&'static str, u32, &'static str),
+) -> DatapathError {
+    // The kernel answers E2BIG (hash) or ENOSPC (trie) when max_entries is reached, ENOMEM when memory is.
+    if matches!(errno(&error), Some(libc::E2BIG | libc::ENOSPC)) {
+        return DatapathError::Full { map, limit, constant };
+    }
+    let source = match errno(&error) {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error),
+    };
+    DatapathError::Syscall {
+        operation,
+        object: format!("map {map}"),
+        source,
+    }
+}
+
+/// The trie of prefixes.
+struct Sources(LpmTrie<MapData, [u8; 8], u32>);
+
+impl Sources {
+    fn open(pins: &Pins) -> Result<Self, MapError> {
+        let data = MapData::from_pin(pins.maps().join("SOURCES"))?;
+        Ok(Sources(LpmTrie::try_from(Map::LpmTrie(data))?))
+    }
+
+    fn set(&mut self, key: SourceKey, verdict: u32) -> Result<(), DatapathError> {
+        let key = lpm_trie::Key::new(LIST_BITS + key.bits, key.data());
+        self.0
+            .insert(&key, verdict, 0)
+            .map_err(|e| Self::error("update", e))
+    }
+
+    fn delete(&mut self, key: SourceKey) -> Result<(), DatapathError> {
+        let key = lpm_trie::Key::new(LIST_BITS + key.bits, key.data());
+        match self.0.remove(&key) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            Err(e) if errno(&e) == Some(libc::ENOENT) => Ok(()),
+            other => other.map_err(|e| Self::error("delete", e)),
         }
-        let source = match errno(&error) {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::other(error),
+    }
+
+    fn dump(&self) -> Result<BTreeMap<SourceKey, u32>, DatapathError> {
+        let read = |entry: Result<(lpm_trie::Key<[u8; 8]>, u32), MapError>| {
+            let (key, verdict) = entry?;
+            Ok((SourceKey::from_data(key.data(), key.prefix_len()), verdict))
         };
-        DatapathError::Syscall {
-            operation,
-            object: format!("map {}", self.name),
-            source,
-        }
+        self.0
+            .iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map_err(|e| Self::error("read", e))
+    }
+
+    fn error(operation: &'static str, error: MapError) -> DatapathError {
+        explain(operation, error, ("SOURCES", SOURCES_MAX, "SOURCES_MAX"))
     }
 }
 
@@ -94,6 +142,8 @@ pub struct Dataplane {
     scopes: Table<u64, Scope>,
     local_addrs: Table<u32, LocalAddr>,
     local_tasks: Table<u32, LocalTask>,
+    tables: Table<TableKey, TableBlock>,
+    sources: Sources,
     links: PathBuf,
     object: Object,
 }
@@ -107,6 +157,8 @@ impl Dataplane {
         Ok(Dataplane {
             frontends: Table::open(pins, "FRONTENDS", FRONTENDS_MAX, "FRONTENDS_MAX")?,
             slots: Table::open(pins, "SLOTS", SLOTS_MAX, "SLOTS_MAX")?,
+            tables: Table::open(pins, "TABLES", TABLE_BLOCKS_MAX, "TABLE_BLOCKS_MAX")?,
+            sources: Sources::open(pins)?,
             backends: Table::open(pins, "BACKENDS", BACKENDS_MAX, "BACKENDS_MAX")?,
             scopes: Table::open(pins, "SCOPES", SCOPES_MAX, "SCOPES_MAX")?,
             local_addrs: Table::open(pins, "LOCAL_ADDRS", LOCAL_ADDRS_MAX, "LOCAL_ADDRS_MAX")?,
@@ -129,6 +181,18 @@ impl Datapath for Dataplane {
     }
     fn delete_slot(&mut self, key: SlotKey) -> Result<(), DatapathError> {
         self.slots.delete(key)
+    }
+    fn set_table(&mut self, key: TableKey, value: TableBlock) -> Result<(), DatapathError> {
+        self.tables.set(key, value)
+    }
+    fn delete_table(&mut self, key: TableKey) -> Result<(), DatapathError> {
+        self.tables.delete(key)
+    }
+    fn set_source(&mut self, key: SourceKey, verdict: u32) -> Result<(), DatapathError> {
+        self.sources.set(key, verdict)
+    }
+    fn delete_source(&mut self, key: SourceKey) -> Result<(), DatapathError> {
+        self.sources.delete(key)
     }
     fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError> {
         self.backends.set(id, value)
@@ -189,6 +253,8 @@ impl Datapath for Dataplane {
         let mut realized = Realized {
             frontends: self.frontends.dump()?,
             slots: self.slots.dump()?,
+            tables: self.tables.dump()?,
+            sources: self.sources.dump()?,
             backends: self.backends.dump()?,
             scopes: self.scopes.dump()?,
             local_addrs: self.local_addrs.dump()?,

@@ -137,6 +137,16 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
     let xdp = attach_xdp(&pins, &object, options.xdp, &uplinks, &mut changed)?;
     pins.forget_other_programs(&object.hash)
         .map_err(|e| Exit::Failed(format!("pins: {e}")))?;
+    for version in pins
+        .forget_other_versions()
+        .map_err(|e| Exit::Failed(format!("pins: {e}")))?
+    {
+        tracing::warn!(
+            version,
+            "removed the pins of another version; lost: its flows of published ports (open connections are reset, \
+             clients reconnect), what UDP sockets remembered of VIPs, and its counters"
+        );
+    }
 
     let info = json!({
         "uplinks": uplinks.iter().zip(&xdp).map(|(u, xdp)| {

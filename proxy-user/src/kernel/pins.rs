@@ -71,6 +71,24 @@ impl Pins {
         self.root.join("links")
     }
 
+    /// Removes the pins of every other version of the ABI, whose maps this one cannot read; the versions. Call it
+    /// when this version's programs are attached: then no packet finds neither.
+    pub fn forget_other_versions(&self) -> io::Result<Vec<String>> {
+        let Some(all) = self.root.parent() else {
+            return Ok(Vec::new());
+        };
+        let mut gone = Vec::new();
+        for entry in fs::read_dir(all)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let version = name.strip_prefix('v').and_then(|text| text.parse::<u32>().ok());
+            if version.is_some_and(|version| version != ABI_VERSION) {
+                fs::remove_dir_all(all.join(&name))?;
+                gone.push(name);
+            }
+        }
+        Ok(gone)
+    }
+
     /// Removes the programs of every other object; links keep theirs alive as long as they are attached.
     pub fn forget_other_programs(&self, hash: &str) -> io::Result<()> {
         for entry in fs::read_dir(self.root.join("programs"))? {

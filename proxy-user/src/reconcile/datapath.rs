@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_ebpf::abi::{Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey};
+use proxy_ebpf::abi::{
+    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+};
 
 /// Why the kernel refused an operation.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,10 @@ pub struct Realized {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// Slot -> backend id.
     pub slots: BTreeMap<SlotKey, u32>,
+    /// Blocks of the tables that spread flows.
+    pub tables: BTreeMap<TableKey, TableBlock>,
+    /// Prefixes of clients -> verdict.
+    pub sources: BTreeMap<SourceKey, u32>,
     /// Backend id -> backend.
     pub backends: BTreeMap<u32, Backend>,
     /// Netns cookie -> scope.
@@ -62,6 +68,14 @@ pub trait Datapath: Send {
     fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError>;
     /// Removes a slot.
     fn delete_slot(&mut self, key: SlotKey) -> Result<(), DatapathError>;
+    /// Writes a block of a table.
+    fn set_table(&mut self, key: TableKey, value: TableBlock) -> Result<(), DatapathError>;
+    /// Removes a block of a table.
+    fn delete_table(&mut self, key: TableKey) -> Result<(), DatapathError>;
+    /// Writes the verdict about a prefix of clients.
+    fn set_source(&mut self, key: SourceKey, verdict: u32) -> Result<(), DatapathError>;
+    /// Removes it.
+    fn delete_source(&mut self, key: SourceKey) -> Result<(), DatapathError>;
     /// Writes a backend.
     fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError>;
     /// Removes a backend.

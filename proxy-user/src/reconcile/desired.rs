@@ -3,15 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_ebpf::abi::{
-    Backend, FrontendKey, LocalAddr, LocalTask, PROTO_TCP, PROTO_UDP, Scope,
-    backend::{LOCAL, REMOTE},
-    frontend::{PUBLISHED, VIP},
-    limits::SCOPE_NETWORKS_MAX,
-    scope::HOST,
+use proxy_ebpf::{
+    abi::{
+        Backend, Frontend, FrontendKey, LocalAddr, LocalTask, PROTO_TCP, PROTO_UDP, Scope,
+        backend::{DRAINING, LOCAL, REMOTE},
+        frontend::{DSR, FLOW_HASH, LEAST, MASQUERADE, PUBLISHED, RANDOM, ROUND_ROBIN, SOURCE_HASH, VIP},
+        limits::SCOPE_NETWORKS_MAX,
+        scope::HOST,
+        settings::ticks,
+    },
+    datapath::{ALLOW, DENY},
 };
 
-use crate::model::{self, FrontendAddr, Gateway, Protocol, Reach, ServiceName, Tables, addr::be, tables};
+use super::spread::{self, Member};
+use crate::model::{
+    self, ClientMode, FrontendAddr, Gateway, Policy, Protocol, Reach, Scheduler, ServiceName, Tables,
+    addr::be, tables,
+};
 
 /// What makes two backends of a frontend the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +46,12 @@ pub struct DesiredFrontend {
     pub service: ServiceName,
     /// Port of the tasks, network order.
     pub target_port_be: u16,
+    /// Scheduler, affinity and flags of the master entry; its other fields are 0.
+    pub master: Frontend,
+    /// Places in `active`, in the order of the table that spreads flows; empty = none is needed.
+    pub table: Vec<u32>,
+    /// Prefixes of clients (address in network order, bits) with their verdict; empty = everyone may.
+    pub sources: Vec<(u32, u32, u32)>,
     /// Backends with a slot.
     pub active: Vec<Backend>,
     /// Backends without a slot that keep their entry if they have one.
@@ -130,7 +144,8 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&BTreeSet<
         }
     }
     let mut add = |address: &FrontendAddr, frontend: &model::Frontend| {
-        let value = desired_frontend(frontend, blocked);
+        let published = matches!(address, FrontendAddr::Published { .. });
+        let value = desired_frontend(frontend, published, blocked);
         desired.frontends.insert(frontend_key(*address), value);
     };
     match only {
@@ -146,24 +161,97 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&BTreeSet<
     desired
 }
 
-fn desired_frontend(frontend: &model::Frontend, blocked: &BTreeSet<u32>) -> DesiredFrontend {
+fn desired_frontend(frontend: &model::Frontend, published: bool, blocked: &BTreeSet<u32>) -> DesiredFrontend {
+    let policy = &frontend.policy;
     let mut active = Vec::with_capacity(frontend.backends.len());
     let mut draining = Vec::new();
+    let mut members = Vec::with_capacity(frontend.backends.len());
     for model in &frontend.backends {
-        let value = backend(model);
+        let mut value = backend(model);
+        if policy.scheduler == Scheduler::WeightedLeast {
+            value.weight = model.weight.into();
+        }
         let unreachable = value.ifindex != 0 && blocked.contains(&value.ifindex);
         if model.draining || unreachable {
+            // Also a client that keeps its backend has to choose again.
+            value.flags |= DRAINING;
             draining.push(value)
         } else {
+            members.push(Member {
+                ident: ident(&value),
+                weight: model.weight.into(),
+            });
             active.push(value)
         }
     }
     DesiredFrontend {
         service: frontend.service.clone(),
         target_port_be: frontend.target_port.to_be(),
+        master: master(policy, published),
+        table: table(policy, published, &members),
+        sources: if published { sources(policy) } else { Vec::new() },
         active,
         draining,
     }
+}
+
+/// What a policy means for the master entry. The socket hooks do not learn when a connection ends, so for VIPs the
+/// fewest flows are not known: there a round stands in for them.
+fn master(policy: &Policy, published: bool) -> Frontend {
+    let scheduler = match policy.scheduler {
+        Scheduler::Least | Scheduler::WeightedLeast if published => LEAST,
+        Scheduler::RoundRobin
+        | Scheduler::WeightedRoundRobin
+        | Scheduler::Least
+        | Scheduler::WeightedLeast => ROUND_ROBIN,
+        Scheduler::Random => RANDOM,
+        Scheduler::SourceHash => SOURCE_HASH,
+        Scheduler::Maglev => FLOW_HASH,
+    };
+    let flags = match policy.client {
+        ClientMode::Dsr if published => DSR,
+        ClientMode::Masquerade if published => MASQUERADE,
+        _ => 0,
+    };
+    Frontend {
+        scheduler,
+        affinity: policy.affinity.map_or(0, |affinity| ticks(affinity.seconds)),
+        client_bits: policy.affinity.map_or(32, |affinity| affinity.prefix),
+        flags,
+        ..Frontend::default()
+    }
+}
+
+/// The table that spreads flows. With affinity a new client is spread by its hash, whatever the scheduler.
+fn table(policy: &Policy, published: bool, members: &[Member]) -> Vec<u32> {
+    let level = members.windows(2).all(|two| two[0].weight == two[1].weight);
+    let same: Vec<Member> = members
+        .iter()
+        .map(|member| Member { weight: 1, ..*member })
+        .collect();
+    let members = if policy.scheduler.weighs() { members } else { &same };
+    match policy.scheduler {
+        _ if policy.affinity.is_some() => spread::maglev(members),
+        Scheduler::SourceHash | Scheduler::Maglev => spread::maglev(members),
+        Scheduler::WeightedLeast if published => Vec::new(),
+        Scheduler::WeightedRoundRobin | Scheduler::WeightedLeast | Scheduler::Random if !level => {
+            spread::turns(members)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The longest prefix decides; with a list of who may, everyone else may not.
+fn sources(policy: &Policy) -> Vec<(u32, u32, u32)> {
+    let entry = |prefix: &ipnet::Ipv4Net, verdict: u8| {
+        (be(prefix.network()), prefix.prefix_len().into(), verdict.into())
+    };
+    let everyone = ipnet::Ipv4Net::default();
+    let named = policy.allow.contains(&everyone) || policy.deny.contains(&everyone);
+    let rest = (!policy.allow.is_empty() && !named).then(|| entry(&everyone, DENY));
+    let allow = policy.allow.iter().map(|prefix| entry(prefix, ALLOW));
+    let deny = policy.deny.iter().map(|prefix| entry(prefix, DENY));
+    allow.chain(deny).chain(rest).collect()
 }
 
 fn scope(scope: &tables::Scope) -> Scope {

@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use proxy_ebpf::abi::{Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey};
+use proxy_ebpf::abi::{
+    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+};
 
 use super::{
     datapath::{Datapath, DatapathError, Realized},
@@ -41,6 +43,18 @@ macro_rules! datapath_by_ops {
             }
             fn delete_slot(&mut self, key: SlotKey) -> Result<(), DatapathError> {
                 self.apply(Op::DeleteSlot(key))
+            }
+            fn set_table(&mut self, key: TableKey, value: TableBlock) -> Result<(), DatapathError> {
+                self.apply(Op::SetTable(key, value))
+            }
+            fn delete_table(&mut self, key: TableKey) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteTable(key))
+            }
+            fn set_source(&mut self, key: SourceKey, verdict: u32) -> Result<(), DatapathError> {
+                self.apply(Op::SetSource(key, verdict))
+            }
+            fn delete_source(&mut self, key: SourceKey) -> Result<(), DatapathError> {
+                self.apply(Op::DeleteSource(key))
             }
             fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError> {
                 self.apply(Op::SetBackend(id, value))

@@ -2,7 +2,9 @@
 //! A kernel that fails on purpose, for tests: a share of all operations by seed, or everything after the n-th,
 //! as if the agent had been killed there.
 
-use proxy_ebpf::abi::{Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey};
+use proxy_ebpf::abi::{
+    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+};
 
 use super::{
     datapath::{Datapath, DatapathError, Realized},

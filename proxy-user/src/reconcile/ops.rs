@@ -4,7 +4,7 @@
 use std::{fmt, net::Ipv4Addr};
 
 use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey,
+    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
     frontend::{PUBLISHED, VIP},
 };
 
@@ -26,6 +26,10 @@ pub enum Op {
     DeleteBackend(u32),
     SetSlot(SlotKey, u32),
     DeleteSlot(SlotKey),
+    SetTable(TableKey, TableBlock),
+    DeleteTable(TableKey),
+    SetSource(SourceKey, u32),
+    DeleteSource(SourceKey),
     SetFrontend(FrontendKey, Frontend),
     DeleteFrontend(FrontendKey),
 }
@@ -46,6 +50,10 @@ impl Op {
             Op::DeleteBackend(id) => datapath.delete_backend(id),
             Op::SetSlot(key, backend) => datapath.set_slot(key, backend),
             Op::DeleteSlot(key) => datapath.delete_slot(key),
+            Op::SetTable(key, value) => datapath.set_table(key, value),
+            Op::DeleteTable(key) => datapath.delete_table(key),
+            Op::SetSource(key, verdict) => datapath.set_source(key, verdict),
+            Op::DeleteSource(key) => datapath.delete_source(key),
             Op::SetFrontend(key, value) => datapath.set_frontend(key, value),
             Op::DeleteFrontend(key) => datapath.delete_frontend(key),
         }
@@ -66,6 +74,10 @@ impl Op {
             Op::DeleteBackend(id) => drop(realized.backends.remove(&id)),
             Op::SetSlot(key, backend) => drop(realized.slots.insert(key, backend)),
             Op::DeleteSlot(key) => drop(realized.slots.remove(&key)),
+            Op::SetTable(key, value) => drop(realized.tables.insert(key, value)),
+            Op::DeleteTable(key) => drop(realized.tables.remove(&key)),
+            Op::SetSource(key, verdict) => drop(realized.sources.insert(key, verdict)),
+            Op::DeleteSource(key) => drop(realized.sources.remove(&key)),
             Op::SetFrontend(key, value) => drop(realized.frontends.insert(key, value)),
             Op::DeleteFrontend(key) => drop(realized.frontends.remove(&key)),
         }
@@ -120,6 +132,26 @@ impl fmt::Display for Op {
                 write!(f, "set slot {}[{}] backend {backend}", key.frontend, key.index)
             }
             Op::DeleteSlot(key) => write!(f, "delete slot {}[{}]", key.frontend, key.index),
+            Op::SetTable(key, _) => write!(f, "set table {}[{}]", key.table, key.block),
+            Op::DeleteTable(key) => write!(f, "delete table {}[{}]", key.table, key.block),
+            Op::SetSource(key, verdict) => {
+                write!(
+                    f,
+                    "set source {} {}/{} {verdict}",
+                    key.list,
+                    dotted(key.addr_be),
+                    key.bits
+                )
+            }
+            Op::DeleteSource(key) => {
+                write!(
+                    f,
+                    "delete source {} {}/{}",
+                    key.list,
+                    dotted(key.addr_be),
+                    key.bits
+                )
+            }
             Op::SetFrontend(key, value) => {
                 write!(f, "set frontend {} {} slots {}", value.id, Key(key), value.slots)
             }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, SlotKey,
+    Backend, Frontend, FrontendKey, SlotKey, SourceKey, TableBlock, TableKey,
     limits::{BACKENDS_MAX, FRONTENDS_MAX},
+    schedule::BLOCK,
 };
 
 use super::{
@@ -309,18 +310,91 @@ impl<'a> World<'a> {
             }
         }
 
-        // 3. Master entry: the change becomes visible.
+        // 3. Table and list, each where it is or under the number that is not in use.
+        let current = realized
+            .frontends
+            .get(&key)
+            .copied()
+            .filter(|current| current.id == id);
+        let blocks = blocks(&want.table, &active);
+        let table = number(
+            id,
+            current.map_or(0, |current| current.table),
+            want.table.is_empty(),
+            |number| {
+                let there = realized
+                    .tables
+                    .range(blocks_of(number))
+                    .map(|(key, block)| (key.block, block));
+                there.eq((0..).zip(&blocks))
+            },
+        );
+        if current.is_none_or(|current| current.table != table) {
+            for (block, value) in (0..).zip(&blocks) {
+                let key = TableKey { table, block };
+                if realized.tables.get(&key) != Some(value) {
+                    ops.push(Op::SetTable(key, *value));
+                }
+            }
+        }
+        let listed = |list: u32| -> BTreeMap<SourceKey, u32> {
+            let key = |addr_be: u32, bits: u32| SourceKey { list, addr_be, bits };
+            want.sources
+                .iter()
+                .map(|(addr_be, bits, verdict)| (key(*addr_be, *bits), *verdict))
+                .collect()
+        };
+        let sources = number(
+            id,
+            current.map_or(0, |current| current.sources),
+            want.sources.is_empty(),
+            |number| realized.sources.range(prefixes_of(number)).eq(&listed(number)),
+        );
+        if current.is_none_or(|current| current.sources != sources) {
+            // A list that a crash left under this number may have more than is wanted.
+            let wanted = listed(sources);
+            let surplus = realized.sources.range(prefixes_of(sources));
+            let surplus = surplus.filter(|(key, _)| !wanted.contains_key(key) && sources != 0);
+            ops.extend(surplus.map(|(key, _)| Op::DeleteSource(*key)));
+            for (key, verdict) in &wanted {
+                if sources != 0 && realized.sources.get(key) != Some(verdict) {
+                    ops.push(Op::SetSource(*key, *verdict));
+                }
+            }
+        }
+
+        // 4. Master entry: the change becomes visible.
         let master = Frontend {
             id,
             slots: layout.len() as u32,
             target_port_be: want.target_port_be,
-            ..Default::default()
+            table,
+            table_size: want.table.len() as u32,
+            sources,
+            ..want.master
         };
         if realized.frontends.get(&key) != Some(&master) {
             ops.push(Op::SetFrontend(key, master));
         }
 
-        // 4. Slots above the count, 5. backends without a reference.
+        // 5. What the master entry does not name any more, slots above the count, backends without a reference.
+        let mut stale = |keep_table: u32, keep_list: u32| {
+            for number in numbers(id) {
+                let of_table = realized.tables.range(blocks_of(number));
+                let stale =
+                    of_table.filter(|(key, _)| number != keep_table || key.block as usize >= blocks.len());
+                ops.extend(stale.map(|(key, _)| Op::DeleteTable(*key)));
+                if number != keep_list {
+                    ops.extend(
+                        realized
+                            .sources
+                            .range(prefixes_of(number))
+                            .map(|(key, _)| Op::DeleteSource(*key)),
+                    );
+                }
+            }
+        };
+        stale(table, sources);
         let above = realized.slots.range(
             SlotKey {
                 frontend: id,
@@ -340,16 +414,23 @@ impl<'a> World<'a> {
             id,
             slots: want.active.len() as u32,
             target_port_be: want.target_port_be,
-            ..Default::default()
+            ..want.master
         };
         let same = |(slot, value): (&Option<u32>, &Backend)| {
             slot.is_some_and(|backend| self.realized.backends.get(&backend) == Some(value))
         };
         want.draining.is_empty()
+            && want.table.is_empty()
+            && want.sources.is_empty()
             && old.len() == want.active.len()
             && self.realized.frontends.get(&key) == Some(&master)
             && old.iter().zip(&want.active).all(same)
             && self.realized.slots.range(range(id)).count() == old.len()
+            // What a crash left behind the master entry.
+            && numbers(id).into_iter().all(|number| {
+                self.realized.tables.range(blocks_of(number)).next().is_none()
+                    && self.realized.sources.range(prefixes_of(number)).next().is_none()
+            })
     }
 
     fn remove(&mut self, key: FrontendKey) -> Vec<Op> {
@@ -358,6 +439,12 @@ impl<'a> World<'a> {
         if let (Some(slots), Some(frontend)) = (self.slots.remove(&key), self.realized.frontends.get(&key)) {
             let of_it = self.realized.slots.range(range(frontend.id));
             ops.extend(of_it.rev().map(|(slot, _)| Op::DeleteSlot(*slot)));
+            for number in numbers(frontend.id) {
+                let blocks = self.realized.tables.range(blocks_of(number));
+                ops.extend(blocks.map(|(key, _)| Op::DeleteTable(*key)));
+                let prefixes = self.realized.sources.range(prefixes_of(number));
+                ops.extend(prefixes.map(|(key, _)| Op::DeleteSource(*key)));
+            }
             let mut backends: Vec<u32> = slots.into_iter().flatten().collect();
             backends.sort_unstable();
             ops.extend(backends.into_iter().map(Op::DeleteBackend));
@@ -365,7 +452,7 @@ impl<'a> World<'a> {
         ops
     }
 
-    /// Slots of ids that no frontend has, and backends that nobody claimed.
+    /// Slots, tables and lists of ids that no frontend has, and backends that nobody claimed.
     fn leftovers(&mut self, protected: &Protected, focused: bool) -> Vec<Op> {
         let slots = self
             .realized
@@ -375,7 +462,15 @@ impl<'a> World<'a> {
         let mut ops: Vec<Op> = if focused {
             Vec::new()
         } else {
-            slots.rev().map(|slot| Op::DeleteSlot(*slot)).collect()
+            let unowned = |number: u32| !self.used_frontends.contains(&owner(number));
+            let tables = self.realized.tables.keys().filter(|key| unowned(key.table));
+            let lists = self.realized.sources.keys().filter(|key| unowned(key.list));
+            slots
+                .rev()
+                .map(|slot| Op::DeleteSlot(*slot))
+                .chain(tables.map(|key| Op::DeleteTable(*key)))
+                .chain(lists.map(|key| Op::DeleteSource(*key)))
+                .collect()
         };
         let mut orphans: Vec<u32> = self.orphans.values().flatten().copied().collect();
         orphans.retain(|id| !protected.orphans.contains(id));
@@ -450,4 +545,51 @@ fn end(frontend: u32) -> SlotKey {
 
 fn range(frontend: u32) -> std::ops::RangeInclusive<SlotKey> {
     SlotKey { frontend, index: 0 }..=end(frontend)
+}
+
+/// The two numbers under which a frontend's table and its list may stand: while one is in use, the next one is
+/// written under the other.
+fn numbers(frontend: u32) -> [u32; 2] {
+    [2 * frontend + 1, 2 * frontend + 2]
+}
+
+/// The frontend whose number it is.
+fn owner(number: u32) -> u32 {
+    number.saturating_sub(1) / 2
+}
+
+/// The number for what is wanted: none, the one in use if it is that already, or the other one.
+fn number(frontend: u32, in_use: u32, none: bool, is_as_wanted: impl Fn(u32) -> bool) -> u32 {
+    let [first, second] = numbers(frontend);
+    if none {
+        0
+    } else if in_use != 0 && is_as_wanted(in_use) {
+        in_use
+    } else if in_use == first {
+        second
+    } else {
+        first
+    }
+}
+
+/// A table of places as blocks of ids.
+fn blocks(table: &[u32], active: &[u32]) -> Vec<TableBlock> {
+    let block = |places: &[u32]| {
+        let mut block = TableBlock::default();
+        for (entry, place) in block.backends.iter_mut().zip(places) {
+            *entry = active.get(*place as usize).copied().unwrap_or(0);
+        }
+        block
+    };
+    table.chunks(BLOCK).map(block).collect()
+}
+
+fn blocks_of(table: u32) -> std::ops::RangeInclusive<TableKey> {
+    let key = |block| TableKey { table, block };
+    key(0)..=key(u32::MAX)
+}
+
+fn prefixes_of(list: u32) -> std::ops::RangeInclusive<SourceKey> {
+    let key = |addr_be, bits| SourceKey { list, addr_be, bits };
+    key(0, 0)..=key(u32::MAX, u32::MAX)
 }

@@ -18,6 +18,7 @@ struct Sketch {
     tasks: usize,
     draining: usize,
     without: Vec<usize>,
+    policy: &'static str,
 }
 
 impl Sketch {
@@ -27,6 +28,7 @@ impl Sketch {
             tasks,
             draining: 0,
             without: Vec::new(),
+            policy: "",
         }
     }
 
@@ -43,10 +45,11 @@ impl Sketch {
                 let (high, low) = (n / 250, n % 250 + 1);
                 let local = task % 10 == 0;
                 text += &format!(
-                    "[[tasks]]\nname = \"s{service}.{task}\"\nnode = \"{}\"\nnetns = \"/ns/{n}\"\nnetworks = {{ ingress = \"10.{}.{high}.{low}\", proxy = \"10.{}.{high}.{low}\" }}\ndraining = {}\n",
+                    "[[tasks]]\nname = \"s{service}.{task}\"\nnode = \"{}\"\nnetns = \"/ns/{n}\"\nnetworks = {{ ingress = \"10.{}.{high}.{low}\", proxy = \"10.{}.{high}.{low}\" }}\nweight = {}\ndraining = {}\n",
                     if local { "n1" } else { "n2" },
                     1,
                     2,
+                    1 + task % 3,
                     task < self.draining,
                 );
                 names.push(format!("\"s{service}.{task}\""));
@@ -67,11 +70,12 @@ impl Sketch {
                 }
             }
             services += &format!(
-                "[[services]]\nname = \"s{service}\"\nvips = {{ proxy = \"10.3.{}.{}\" }}\nports = [{{ published = {}, target = 8080 }}]\ntasks = [{}]\n",
+                "[[services]]\nname = \"s{service}\"\nvips = {{ proxy = \"10.3.{}.{}\" }}\nports = [{{ published = {}, target = 8080 }}]\ntasks = [{}]\n{}\n",
                 service / 250,
                 service % 250 + 1,
                 1000 + service,
-                names.join(", ")
+                names.join(", "),
+                self.policy,
             );
         }
         let snapshot = crate::providers::file::parse("t.toml", &(text + &services), None).unwrap();
@@ -84,9 +88,16 @@ impl Sketch {
     }
 }
 
-/// Every visible slot names an existing backend, and a local one's reply program is attached.
+/// Every visible slot and every entry of a visible table name an existing backend, and a local one's reply program is attached.
 fn check_invariants(state: &Realized) {
     for (key, frontend) in &state.frontends {
+        for backend in table_of(state, frontend) {
+            assert!(
+                state.backends.contains_key(&backend),
+                "{}: {backend}",
+                ops::Key(*key)
+            );
+        }
         for index in 0..frontend.slots {
             let slot = proxy_ebpf::abi::SlotKey {
                 frontend: frontend.id,
@@ -101,6 +112,33 @@ fn check_invariants(state: &Realized) {
             );
         }
     }
+}
+
+/// The entries of a frontend's table, all of them.
+fn table_of(state: &Realized, frontend: &proxy_ebpf::abi::Frontend) -> Vec<u32> {
+    let entry = |index: u32| {
+        let key = proxy_ebpf::abi::TableKey {
+            table: frontend.table,
+            block: index / 16,
+        };
+        state.tables[&key].backends[index as usize % 16]
+    };
+    (0..frontend.table_size).map(entry).collect()
+}
+
+/// What a frontend says of a client, and whether it has a list at all.
+fn verdict(state: &Realized, key: &proxy_ebpf::abi::FrontendKey, client: Ipv4Addr) -> Option<u32> {
+    let frontend = state
+        .frontends
+        .get(key)
+        .filter(|frontend| frontend.sources != 0)?;
+    let longest = state.sources.iter().filter(|(source, _)| {
+        let prefix = ipnet::Ipv4Net::new(Ipv4Addr::from(source.addr_be.to_ne_bytes()), source.bits as u8);
+        source.list == frontend.sources && prefix.is_ok_and(|prefix| prefix.contains(&client))
+    });
+    longest
+        .max_by_key(|(source, _)| source.bits)
+        .map(|(_, verdict)| *verdict)
 }
 
 fn converge(kernel: &Fake, tables: &Tables) {
@@ -135,13 +173,36 @@ fn meaning(state: &Realized) -> impl PartialEq + std::fmt::Debug + use<> {
             })
             .collect();
         backends.sort();
-        frontends.push((*key, frontend.target_port_be, backends));
+        let mut table: Vec<_> = table_of(state, frontend)
+            .iter()
+            .map(|id| state.backends[id])
+            .collect();
+        // Turns may begin with another one.
+        if frontend.scheduler == proxy_ebpf::abi::frontend::ROUND_ROBIN {
+            table.sort();
+        }
+        let sources = state
+            .sources
+            .iter()
+            .filter(|(source, _)| source.list == frontend.sources);
+        let sources = sources
+            .map(|(source, verdict)| (source.addr_be, source.bits, *verdict))
+            .collect::<Vec<_>>();
+        let policy = (
+            frontend.scheduler,
+            frontend.affinity,
+            frontend.flags,
+            table,
+            sources,
+        );
+        frontends.push((*key, frontend.target_port_be, backends, policy));
     }
     let rest = (
         state.scopes.clone(),
         state.local_tasks.clone(),
         state.task_links.clone(),
         state.slots.len(),
+        (state.tables.len(), state.sources.len()),
     );
     (frontends, rest, state.backends.len())
 }
@@ -240,11 +301,37 @@ fn a_crash_after_any_operation_leaves_whole_slots_and_is_repaired() {
     second.without = vec![0, 4, 10];
     second.draining = 3;
     let third = Sketch::new(4, 4);
+    let policy = |policy, services, tasks| Sketch {
+        policy,
+        ..Sketch::new(services, tasks)
+    };
+    let weighted = policy(
+        "scheduler = \"wrr\"\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]",
+        2,
+        7,
+    );
+    let mut fewer = policy(
+        "scheduler = \"wrr\"\nallow = [\"10.0.0.0/8\", \"192.0.2.1\"]",
+        2,
+        7,
+    );
+    fewer.without = vec![1, 2];
+    let hashed = policy(
+        "scheduler = \"mh\"\nclient = \"dsr\"\ndeny = [\"10.0.0.0/8\"]",
+        1,
+        3,
+    );
+    let sticky = policy("scheduler = \"wlc\"\naffinity = \"1h/24\"", 1, 3);
     for (from, to) in [
         (&Sketch::new(0, 0), &first),
         (&first, &second),
         (&second, &third),
         (&first, &third),
+        (&third, &weighted),
+        (&weighted, &fewer),
+        (&fewer, &hashed),
+        (&hashed, &sticky),
+        (&sticky, &first),
     ] {
         let (from, to) = (from.tables(), to.tables());
         let clean = Fake::default();
@@ -255,7 +342,7 @@ fn a_crash_after_any_operation_leaves_whole_slots_and_is_repaired() {
             .plan(&to)
             .ops()
             .count();
-        assert!(operations > 10);
+        assert!(operations > 5);
         converge(&clean, &to);
         for crash in 0..=operations {
             let kernel = Fake::default();
@@ -264,10 +351,23 @@ fn a_crash_after_any_operation_leaves_whole_slots_and_is_repaired() {
                 Reconciler::restore(Box::new(Faulty::crash_after(kernel.clone(), crash))).unwrap();
             dying.pass(&to);
             check_invariants(&kernel.state());
+            for key in start
+                .frontends
+                .keys()
+                .filter(|key| kernel.state().frontends.contains_key(key))
+            {
+                for client in [[10, 1, 0, 1], [10, 2, 0, 1], [192, 0, 2, 1], [192, 0, 2, 2]] {
+                    let say = |state: &Realized| verdict(state, key, client.into());
+                    let (old, new, now) = (say(&start), say(&clean.state()), say(&kernel.state()));
+                    assert!(
+                        now == old || now == new,
+                        "crash after {crash}: {client:?} {old:?} {now:?} {new:?}"
+                    );
+                }
+            }
             converge(&kernel, &to);
-            assert_eq!(
-                meaning(&kernel.state()),
-                meaning(&clean.state()),
+            assert!(
+                meaning(&kernel.state()) == meaning(&clean.state()),
                 "crash after {crash}"
             );
         }
@@ -390,6 +490,12 @@ fn one_reconciler_for_many_changes_leaves_what_a_new_one_would() {
             let mut sketch = Sketch::new(1 + roll(5), 3 + roll(9));
             sketch.draining = roll(3);
             sketch.without = (0..roll(4)).map(|_| roll(12)).collect();
+            sketch.policy = [
+                "",
+                "scheduler = \"wrr\"",
+                "scheduler = \"random\"\nallow = [\"10.0.0.0/8\"]",
+                "scheduler = \"wlc\"\nclient = \"masquerade\"",
+            ][roll(4)];
             let tables = sketch.tables();
             let converged = (0..200).any(|_| reconciler.pass(&tables).failed == 0);
             let place = format!("seed {seed}, step {step}");
@@ -434,4 +540,25 @@ fn what_somebody_else_changed_is_repaired_after_a_look() {
     sketch.without = vec![1];
     assert_eq!(reconciler.pass(&sketch.tables()).failed, 0);
     converge(&kernel, &sketch.tables());
+}
+
+#[test]
+fn a_changed_scheduler_keeps_every_backend_and_its_flows() {
+    let kernel = Fake::default();
+    let mut sketch = Sketch::new(2, 7);
+    converge(&kernel, &sketch.tables());
+    let before = kernel.state().backends.keys().copied().collect::<Vec<_>>();
+    for policy in [
+        "scheduler = \"mh\"",
+        "scheduler = \"wrr\"",
+        "scheduler = \"wlc\"",
+        "affinity = \"1h\"",
+        "",
+    ] {
+        sketch.policy = policy;
+        converge(&kernel, &sketch.tables());
+        let ids: Vec<u32> = kernel.state().backends.keys().copied().collect();
+        assert_eq!(ids, before, "{policy}");
+        assert_eq!(!kernel.state().tables.is_empty(), !policy.is_empty(), "{policy}");
+    }
 }

@@ -13,8 +13,8 @@ use proxy_user::{
     cli::Exit,
     kernel::ipvs::{Options, start},
     model::{
-        Backend, Frontend, FrontendAddr, NetworkId, Protocol, Reach, ServiceName, Tables, TaskAddr, VipAddr,
-        VipPort,
+        Backend, Frontend, FrontendAddr, NetworkId, Policy, Protocol, Reach, ServiceName, Tables, TaskAddr,
+        VipAddr, VipPort,
     },
     reconcile::{
         Follow as _,
@@ -64,6 +64,7 @@ fn tables(frontends: Vec<(FrontendAddr, Vec<Backend>)>) -> Tables {
     let frontend = |backends| Frontend {
         service: ServiceName::new("s"),
         target_port: 0,
+        policy: Policy::default(),
         backends,
     };
     Tables {
@@ -90,6 +91,7 @@ fn backend(host: u8, port: u16, draining: bool) -> Backend {
         address: TaskAddr([127, 0, 1, host].into()),
         port,
         reach: Reach::Direct,
+        weight: 1,
         draining,
     }
 }

@@ -11,6 +11,7 @@ mod full;
 mod health;
 mod ipvs;
 mod mirror;
+mod policy;
 mod programs;
 mod property;
 mod restart;

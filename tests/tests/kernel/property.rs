@@ -167,8 +167,8 @@ impl Both {
             ]),
             affinity: chance.pick(&[0, 0, 60]),
             client_bits: chance.pick(&[32, 24, 0]),
-            flags: chance.pick(&[0, 0, 0, frontend::MASQUERADE, frontend::DSR])
-                | chance.pick(&[0, 0, 0, frontend::FILTERED]),
+            flags: chance.pick(&[0, 0, 0, frontend::MASQUERADE, frontend::DSR]),
+            sources: chance.pick(&[0, 0, 0, id]),
             ..Default::default()
         };
         if !backends.is_empty() && chance.one_in(2) {

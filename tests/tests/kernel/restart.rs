@@ -242,3 +242,23 @@ fn xdp_is_attached_as_wanted_and_adopted() {
         unpin(&options);
     });
 }
+
+#[test]
+fn pins_of_another_version_go_when_this_one_is_attached() {
+    if !privileged("pins_of_another_version_go_when_this_one_is_attached") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let old = options.bpffs.join("v1");
+        let other = options.bpffs.join("vault");
+        for dir in [&old.join("maps"), &old.join("links"), &other] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        started(&options);
+        assert!(!old.exists());
+        assert!(other.exists(), "only what is a version of ours");
+        assert!(options.bpffs.join(format!("v{ABI_VERSION}")).exists());
+        unpin(&options);
+    });
+}

@@ -3,7 +3,7 @@
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
 use proxy_ebpf::{
-    abi::{flow::ENTRY, frontend::FILTERED, *},
+    abi::{flow::ENTRY, *},
     datapath::{DENY, encap::OUTER_LEN},
 };
 use proxy_user::kernel::{netlink::interface_index, xdp::attach_link};
@@ -180,7 +180,7 @@ fn a_denied_client_ends_here() {
         return;
     }
     let mut world = World::node();
-    world.change(published(80, PROTO_TCP), |frontend| frontend.flags |= FILTERED);
+    world.change(published(80, PROTO_TCP), |frontend| frontend.sources = 1);
     world.source(1, CLIENT, 24, DENY);
     assert_eq!(
         run(&mut world, 0, &tcp((CLIENT, PORT), (NODE, 80), SYN)).0,

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use proxy_ebpf::{
     abi::{
         Affinity, AffinityKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockPeer, TableBlock, TableKey,
+        LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockPeer, SourceKey, TableBlock, TableKey,
         counter::COUNTERS_MAX, limits::*, schedule::BLOCK, settings::TICK_SHIFT,
     },
     datapath::{
@@ -65,7 +65,7 @@ static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entrie
 static FLOWS: Array<Bucket> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
-/// (frontend, client's address) -> verdict, by longest prefix.
+/// (list, client's address) -> verdict, by longest prefix.
 #[map]
 static SOURCES: LpmTrie<[u8; 8], u32> = LpmTrie::with_max_entries(SOURCES_MAX, BPF_F_NO_PREALLOC);
 #[map]
@@ -319,11 +319,13 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn source(&self, frontend: u32, client_be: u32) -> Option<u8> {
-        let f = frontend.to_be_bytes();
-        let c = client_be.to_ne_bytes();
-        let data = [f[0], f[1], f[2], f[3], c[0], c[1], c[2], c[3]];
-        SOURCES.get(lpm_trie::Key::new(64, data)).map(|v| *v as u8)
+    fn source(&self, list: u32, client_be: u32) -> Option<u8> {
+        let key = SourceKey {
+            list,
+            addr_be: client_be,
+            bits: 32,
+        };
+        SOURCES.get(lpm_trie::Key::new(64, key.data())).map(|v| *v as u8)
     }
 
     #[inline(always)]

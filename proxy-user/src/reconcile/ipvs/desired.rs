@@ -75,6 +75,9 @@ fn add(
     frontend: &Frontend,
     options: &Options,
 ) -> Result<(), String> {
+    if frontend.policy.is_filtered() && matches!(address, FrontendAddr::Published { .. }) {
+        return Err("IPVS cannot tell who may open flows (allow, deny)".into());
+    }
     let (keys, vip) = keys(address, tables, options)?;
     let remote = frontend
         .backends
@@ -183,7 +186,11 @@ fn destinations(
         }
         let destination = Destination {
             forward: options.forward,
-            weight: u32::from(!backend.draining),
+            weight: if backend.draining {
+                0
+            } else {
+                backend.weight.into()
+            },
         };
         // Two tasks may share a namespace, and with it an address: one that still takes connections decides.
         let entry = found

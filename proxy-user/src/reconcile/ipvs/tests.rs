@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     model::{
-        Backend, Frontend, FrontendAddr, Gateway, NetworkId, NodeAddr, Protocol, Reach, ServiceName, Tables,
-        TaskAddr, TaskId, VipAddr, VipPort,
+        Backend, Frontend, FrontendAddr, Gateway, NetworkId, NodeAddr, Policy, Protocol, Reach, ServiceName,
+        Tables, TaskAddr, TaskId, VipAddr, VipPort,
     },
     reconcile::{Follow as _, Status, datapath::DatapathError, desired::frontend_key},
 };
@@ -110,6 +110,7 @@ fn local(host: u8, draining: bool) -> Backend {
                 gateway_mac: [4; 6],
             },
         },
+        weight: 1,
         draining,
     }
 }
@@ -130,6 +131,7 @@ fn direct(host: u8, port: u16) -> Backend {
         address: TaskAddr([10, 0, 1, host].into()),
         port,
         reach: Reach::Direct,
+        weight: 1,
         draining: false,
     }
 }
@@ -157,6 +159,7 @@ fn tables(frontends: &[(FrontendAddr, u16, &[Backend])]) -> Tables {
         Arc::new(Frontend {
             service: ServiceName::new("s"),
             target_port,
+            policy: Policy::default(),
             backends: backends.to_vec(),
         })
     };
@@ -358,4 +361,31 @@ fn a_failure_or_a_crash_after_any_operation_is_repaired_by_the_next_pass() {
             assert!(kernel.state().owned.addresses.is_empty());
         }
     }
+}
+
+#[test]
+fn weights_are_taken_and_a_list_of_prefixes_is_refused_instead_of_ignored() {
+    let heavy = Backend {
+        weight: 7,
+        ..local(5, false)
+    };
+    let mut tables = tables(&[(published(80), 80, &[heavy])]);
+    let kernel = Fake::default();
+    let mut keeper = kernel.keeper(Options::default());
+    keeper.pass(&tables);
+    let service = kernel.state().realized.services[&key("192.0.2.1:80/tcp")].clone();
+    assert!(
+        service
+            .destinations
+            .values()
+            .all(|destination| destination.weight == 7)
+    );
+    for frontend in tables.frontends.values_mut() {
+        Arc::make_mut(frontend).policy.deny = vec!["10.0.0.0/8".parse().unwrap()];
+    }
+    keeper.pass(&tables);
+    assert!(
+        kernel.state().realized.services.is_empty(),
+        "nobody is let in by mistake"
+    );
 }
