@@ -312,7 +312,7 @@ fn stop_after(folder: &Path, budget: Duration) {
 fn natively(folder: &Path, budget: Duration) -> Result<()> {
     step("measuring on this machine's own kernel");
     stop_after(folder, budget);
-    let mut command = cmd::as_root(&std::env::current_exe()?.to_string_lossy());
+    let mut command = cmd::as_root(&paths::this()?.to_string_lossy());
     command.args(["bench", "inside"]).arg(folder);
     let mut child = command.spawn().with_context(|| cmd::shown(&command))?;
     let mut end = Instant::now() + budget + ENDING;
@@ -345,7 +345,7 @@ fn emulated(folder: &Path, budget: Duration, shift: u32) -> Result<()> {
         ..Machine::new(KERNEL)
     };
     stop_after(folder, budget);
-    let this = std::env::current_exe()?.display().to_string();
+    let this = paths::this()?.display().to_string();
     // The shell tells where the guest has the folder.
     let script = format!("exec {} bench inside \"$PORTICO_VM_SHARE\"", cmd::quoted(&this));
     let steps = [Step::new("bench", &["sh".to_owned(), "-c".to_owned(), script])];

@@ -298,7 +298,7 @@ pub fn as_root(program: &str) -> Command {
 
 /// Runs this very program again as root, with the same target folder; returns its exit code.
 pub fn again_as_root(args: &[&str]) -> Result<u8> {
-    let this = std::env::current_exe().context("own path")?;
+    let this = crate::paths::this()?;
     let mut command = host("sudo");
     command.arg("env");
     command.arg(format!("CARGO_TARGET_DIR={}", crate::paths::target().display()));

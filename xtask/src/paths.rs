@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
+
 /// The workspace's root.
 pub fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -15,6 +17,17 @@ pub fn target() -> PathBuf {
         Some(folder) => root().join(folder),
         None => root().join("target"),
     }
+}
+
+/// This program. When cargo has built it anew meanwhile, the kernel calls the file that runs deleted, and the new one
+/// has its place.
+pub fn this() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("own path")?;
+    let text = path.to_string_lossy();
+    Ok(match text.strip_suffix(" (deleted)") {
+        Some(before) => before.into(),
+        None => path,
+    })
 }
 
 /// The eBPF object that the `portico` binary embeds.

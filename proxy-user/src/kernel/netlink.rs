@@ -32,6 +32,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is a vxlan device in external (metadata) mode on our port.
     pub is_our_tunnel: bool,
+    /// Whether the kernel itself made it (veth, bridge, vlan, …): a driver's own interface has no kind
+    /// (IFLA_INFO_KIND, rtnetlink(7)). sysfs would say it as well, but of another namespace.
+    pub is_virtual: bool,
 }
 
 /// Runs netlink requests in the calling thread's namespace.
@@ -63,6 +66,7 @@ fn link(message: LinkMessage) -> Link {
         master: None,
         mtu: 0,
         is_our_tunnel: false,
+        is_virtual: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -71,7 +75,10 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Link(peer) => link.peer = Some(peer),
             LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::LinkInfo(infos) => link.is_our_tunnel = is_our_tunnel(&infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_our_tunnel = is_our_tunnel(&infos);
+                link.is_virtual = infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
+            }
             _ => {}
         }
     }

@@ -254,14 +254,12 @@ fn attach_xdp(
     let mut program = object.xdp().map_err(|e| Exit::Failed(chain(&e)))?;
     let mut outcomes = Vec::new();
     for uplink in uplinks {
-        let (outcome, new) = xdp::uplink(&links, choice, (&uplink.name, uplink.ifindex), &mut program)
-            .map_err(|e| Exit::Lacks {
-                what: chain(&e),
-                how:
-                    "an interface without another XDP program and with a driver that has XDP; or --xdp auto, \
+        let (outcome, new) = xdp::uplink(&links, choice, uplink, &mut program).map_err(|e| Exit::Lacks {
+            what: chain(&e),
+            how: "an interface without another XDP program and with a driver that has XDP; or --xdp auto, \
                       which does without"
-                        .into(),
-            })?;
+                .into(),
+        })?;
         *changed += u32::from(new);
         outcomes.push(outcome);
     }

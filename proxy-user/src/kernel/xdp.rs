@@ -9,7 +9,10 @@ use std::path::Path;
 
 use aya::programs::{Xdp, XdpMode, links::FdLink};
 
-use super::attach::{self, AttachError};
+use super::{
+    attach::{self, AttachError},
+    netlink::Link,
+};
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -53,21 +56,21 @@ pub fn link_name(ifindex: u32) -> String {
 pub fn uplink(
     links: &Path,
     choice: Choice,
-    (name, ifindex): (&str, u32),
+    link: &Link,
     program: &mut Xdp,
 ) -> Result<(Outcome, bool), AttachError> {
     let (mode, text) = match choice {
-        Choice::Off => return without(links, ifindex, "by --xdp off".into()),
-        Choice::Auto if !is_card(name) => {
-            return without(links, ifindex, format!("{name} is no network card"));
+        Choice::Off => return without(links, link.ifindex, "by --xdp off".into()),
+        Choice::Auto if !is_card(link) => {
+            return without(links, link.ifindex, format!("{} is no network card", link.name));
         }
         Choice::Auto | Choice::Native => (XdpMode::Driver, "native"),
         Choice::Generic => (XdpMode::Skb, "generic"),
     };
-    match attach::xdp(links, &link_name(ifindex), program, ifindex, mode) {
+    match attach::xdp(links, &link_name(link.ifindex), program, link.ifindex, mode) {
         Ok(changed) => Ok((Outcome::On(text), changed)),
         Err(AttachError::Attach { source, .. }) if choice == Choice::Auto => {
-            without(links, ifindex, source.to_string())
+            without(links, link.ifindex, source.to_string())
         }
         Err(e) => Err(e),
     }
@@ -79,13 +82,10 @@ fn without(links: &Path, ifindex: u32, why: String) -> Result<(Outcome, bool), A
     Ok((Outcome::Off(why), changed))
 }
 
-/// Whether a device stands behind the interface. A veth or a bridge would take the program as well, but sends what
-/// it answers only if its other end is made for that.
-pub fn is_card(interface: &str) -> bool {
-    Path::new("/sys/class/net")
-        .join(interface)
-        .join("device")
-        .exists()
+/// Whether a network card's driver made the interface. A veth or a bridge would take the program as well, but sends
+/// what it answers only if its other end is made for that.
+pub fn is_card(link: &Link) -> bool {
+    !link.is_virtual && link.mac != [0; 6]
 }
 
 /// A link that ends with its pin.

@@ -220,6 +220,18 @@ fn xdp_is_attached_as_wanted_and_adopted() {
         );
         assert_eq!(with(Choice::Off), ("off: by --xdp off".into(), 0.into()));
 
+        // Another namespace's interface of that name may be a card.
+        ip("link add eth0 type veth peer name eth1");
+        let named = Options {
+            uplinks: vec!["eth0".into()],
+            xdp: Choice::Auto,
+            ..options.clone()
+        };
+        assert_eq!(
+            started(&named).info["uplinks"][0]["xdp"],
+            "off: eth0 is no network card"
+        );
+
         // Somebody else's program is left alone, and said.
         let mut other = World::new(Settings::SMALL);
         let program = other.ebpf.program_mut("portico_xdp").unwrap().try_into().unwrap();

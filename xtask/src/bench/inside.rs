@@ -147,7 +147,7 @@ fn fill(site: &Site) -> Result<()> {
     let [target, _] = site.targets();
     let flows = site.row.flows;
     command
-        .arg(std::env::current_exe().context("own path")?)
+        .arg(paths::this()?)
         .args(["bench", "own", "fill", &format!("{target}:{}", site::PORT)])
         .args([
             "--flows",

@@ -60,9 +60,7 @@ pub fn command(command: &mut Command, plan: &Plan, workload: Workload, site: &Si
             return Ok(());
         }
     };
-    command
-        .arg(std::env::current_exe().context("own path")?)
-        .args(["bench", "own", own]);
+    command.arg(crate::paths::this()?).args(["bench", "own", own]);
     command.args([format!("{first}:{PORT}"), format!("{second}:{PORT}")]);
     command.args(["--seconds", &plan.seconds.to_string()]);
     if workload == Workload::Udp {

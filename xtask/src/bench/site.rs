@@ -225,7 +225,7 @@ impl Site {
 
     /// Starts what echoes datagrams; after the contestant, which may give origins an address.
     pub fn echoes(&mut self) -> Result<()> {
-        let this = std::env::current_exe().context("own path")?;
+        let this = paths::this()?;
         for (name, address) in self.origins() {
             let mut command = self.inside(&name, &this.to_string_lossy());
             command.args(["bench", "own", "echo", &name, &format!("{address}:{PORT}")]);

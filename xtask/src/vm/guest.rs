@@ -70,7 +70,7 @@ fn emptied() -> impl Iterator<Item = &'static str> {
         Some(paths::root()),
         Some(paths::target()),
         std::env::current_dir().ok(),
-        std::env::current_exe().ok(),
+        paths::this().ok(),
     ]
     .into_iter()
     .flatten()

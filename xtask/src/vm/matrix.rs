@@ -59,7 +59,7 @@ pub fn test(kernel: Kernel, machine: &Machine, tally: &mut Tally) {
 
 fn guest(machine: &Machine, tally: &mut Tally) -> Result<()> {
     let tests = kernel_tests()?;
-    let this = std::env::current_exe().context("own path")?;
+    let this = paths::this()?;
     let steps = [
         together("kernel tests", &tests, &["--show-output"]),
         together("doctor", &paths::binary("portico"), &["doctor", "--json"]),

@@ -213,10 +213,11 @@ fn tcx() -> Check {
 /// Where XDP can run in front of tc. Whether the driver takes the program shows when the agent attaches it.
 fn xdp() -> Check {
     let uplinks = netlink::default_route_interfaces().unwrap_or_default();
-    let cards: Vec<&str> = uplinks
+    let links = netlink::run(async |handle| netlink::links(&handle).await).unwrap_or_default();
+    let cards: Vec<&str> = links
         .iter()
-        .map(String::as_str)
-        .filter(|name| is_card(name))
+        .filter(|link| uplinks.contains(&link.name) && is_card(link))
+        .map(|link| link.name.as_str())
         .collect();
     let (found, follows) = if cards.is_empty() {
         let none = match uplinks.is_empty() {
