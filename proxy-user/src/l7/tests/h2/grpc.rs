@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What gRPC does with HTTP/2, end to end: messages both ways at any time, and a status in the trailers or in the head.
+//! What gRPC does with HTTP/2, end to end: messages both ways at any time, a status in the trailers or in the head,
+//! and calls that are given up.
 
 use std::convert::Infallible;
 use std::sync::mpsc::Sender;
@@ -36,6 +37,15 @@ fn status(code: &str) -> HeaderMap {
     fields
 }
 
+/// Tells when it is dropped: the call has ended, one way or the other.
+struct Told(Sender<String>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send("ended".into());
+    }
+}
+
 /// The service's methods. Each notes what becomes of it.
 async fn method(request: Request<Incoming>, notes: Sender<String>) -> Result<Response<Body>, Infallible> {
     let (parts, mut body) = request.into_parts();
@@ -64,12 +74,14 @@ async fn method(request: Request<Incoming>, notes: Sender<String>) -> Result<Res
             }
         }
         "/Echo" => drop(tokio::spawn(async move {
+            let told = Told(notes);
             while let Some(Ok(frame)) = body.frame().await {
                 if let Ok(data) = frame.into_data() {
                     say(String::from_utf8_lossy(&data).into_owned());
                 }
             }
             let _ = say(String::new()).send(Frame::trailers(status("7")));
+            drop(told);
         })),
         // A head with the end of the stream in it.
         _ => {
@@ -197,6 +209,32 @@ fn every_kind_of_call() {
         let (_, response) = call(site.data(), "/Unknown").await;
         assert_eq!(response.headers()["grpc-status"], "12");
         assert!(hyper::body::Body::is_end_stream(response.body()));
+    });
+}
+
+#[test]
+fn a_call_that_the_client_gives_up_ends_for_the_service_too() {
+    let (origin, notes) = service();
+    let site = site_of(origin);
+    block_on(async {
+        let (send, response) = call(site.data(), "/Echo").await;
+        let send = send.unwrap();
+        let mut body = response.into_body();
+        send.send(Frame::data(Bytes::from("one"))).unwrap();
+        assert_eq!(message(&mut body).await, "one");
+        // Dropping the answer resets the stream.
+        drop((body, send));
+        // On a thread of its own: the client's connection has to run on to say so.
+        let heard = tokio::task::spawn_blocking(move || {
+            [
+                notes.recv_timeout(DEADLINE).unwrap(),
+                notes.recv_timeout(DEADLINE).unwrap(),
+            ]
+        });
+        assert_eq!(heard.await.unwrap(), ["HTTP/2.0 /Echo te=trailers", "ended"]);
+        // The connection to the service goes on.
+        let (_, response) = call(site.data(), "/Count").await;
+        assert_eq!(rest(response.into_body()).await, ("3".to_owned(), "0".to_owned()));
     });
 }
 
