@@ -372,9 +372,9 @@ impl Maps for Look {
         None
     }
     fn set_fragment(&self, _: &FragmentKey, _: &Fragment) {}
-    fn source(&self, frontend: u32, client_be: u32) -> Option<u8> {
+    fn source(&self, list: u32, client_be: u32) -> Option<u8> {
         let mut data = [0; 8];
-        data[..4].copy_from_slice(&frontend.to_be_bytes());
+        data[..4].copy_from_slice(&list.to_be_bytes());
         data[4..].copy_from_slice(&client_be.to_ne_bytes());
         found(self.sources.get(&Key::new(64, data), 0)).map(|verdict| verdict as u8)
     }
