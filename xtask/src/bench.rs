@@ -25,6 +25,7 @@ use crate::{
 mod balancers;
 mod compare;
 mod inside;
+mod links;
 mod load;
 mod markdown;
 mod own_load;
@@ -36,7 +37,7 @@ mod site;
 mod stats;
 mod words;
 
-use plan::{Contestant, NOT_BUILT, Plan, Row, Workload};
+use plan::{Contestant, NOT_COMPARED, Plan, Row, Workload};
 use results::{Environment, LeftOut, Results, Sample};
 
 #[derive(clap::Args)]
@@ -65,6 +66,9 @@ pub struct Args {
     /// Kernel contestants while a backend drains and comes back all the time
     #[arg(long)]
     churn: bool,
+    /// Kernel contestants with tasks on another node than the one that the client asks
+    #[arg(long)]
+    far: bool,
     /// Rounds
     #[arg(long)]
     rounds: Option<u32>,
@@ -200,6 +204,21 @@ fn plan_of(args: &Args, counted: Option<u32>) -> Plan {
         *contestant == Contestant::Direct || args.only.is_empty() || args.only.contains(contestant)
     };
     let mut rows: Vec<Row> = Contestant::ALL.into_iter().filter(chosen).map(Row::of).collect();
+    // What is behind another node needs its own comparison, and the usual way to get there beside it.
+    let asked = |contestant: &Contestant| {
+        let named = args.only.contains(contestant);
+        named && args.far || args.only.is_empty() && *contestant == Contestant::PorticoTc
+    };
+    let far = Contestant::ALL.into_iter().filter(asked).map(|contestant| Row {
+        far: true,
+        ..Row::of(contestant)
+    });
+    let able = far.filter(|row| row.contestant.is_tc() && !row.is_plain());
+    rows.extend(able.collect::<Vec<_>>());
+    if let Some(row) = rows.iter().find(|row| row.far) {
+        let direct = row.direct();
+        rows.insert(1, direct);
+    }
     let numbers = match (args.services.is_empty(), args.quick) {
         (false, _) => args.services.clone(),
         (true, true) => Vec::new(),
@@ -408,7 +427,7 @@ fn collect(folder: &Path, plan: Plan, native: bool, ended: bool) -> Result<Resul
         });
         left_out.extend(why);
     }
-    left_out.extend(NOT_BUILT.map(|(title, why)| LeftOut {
+    left_out.extend(NOT_COMPARED.map(|(title, why)| LeftOut {
         title: title.to_owned(),
         why: why.to_owned(),
     }));

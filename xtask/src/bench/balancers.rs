@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How each contestant is programmed: all of them for the same two origins behind the same address.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
+    links::{CLIENT, FAR_ADDRESS},
     plan::Contestant,
-    site::{BALANCER, BPFFS, PORT, SOCKET, Site, VIP, get, http_preamble, nginx_config},
+    site::{BALANCER, BPFFS, FAR, PORT, SOCKET, Site, VIP, WHO, get, http_preamble, nginx_config},
 };
 use crate::{cmd, lab::agent, paths};
 
@@ -32,7 +33,17 @@ pub fn install(site: &mut Site) -> Result<()> {
             site.client_group = Some(group.clone());
             agent_beside(site, "client", "10.1.0.2", &group)
         }
-        Contestant::PorticoTc => agent_on_the_way(site),
+        Contestant::PorticoTc
+        | Contestant::PorticoDsr
+        | Contestant::PorticoMasquerade
+        | Contestant::PorticoXdp => {
+            if site.row.far {
+                agents_on_both_nodes(site)?;
+            } else {
+                agent_on_the_way(site)?;
+            }
+            check_client(site)
+        }
         Contestant::HaproxyTcp => haproxy(site, "tcp"),
         Contestant::HaproxyHttp => haproxy(site, "http"),
         Contestant::NginxStream => nginx_stream(site),
@@ -171,6 +182,92 @@ fn agent_on_the_way(site: &mut Site) -> Result<()> {
     start_agent(site, "lb", &toml, Some(&group), &[])
 }
 
+/// Agents on the node that is asked and on the one that has the tasks.
+fn agents_on_both_nodes(site: &mut Site) -> Result<()> {
+    let client = match site.row.contestant {
+        Contestant::PorticoDsr => "dsr",
+        Contestant::PorticoMasquerade => "masquerade",
+        _ => "preserve",
+    };
+    let xdp = match site.row.contestant {
+        Contestant::PorticoXdp => "native",
+        _ => "off",
+    };
+    for (name, namespace, folder) in [
+        ("agent", "lb", site.folder.clone()),
+        ("far-agent", FAR, site.folder.join(FAR)),
+    ] {
+        let toml = far_services(site, namespace, client)?;
+        let group = site.group(&format!("nobody-{namespace}"))?;
+        let more = ["--xdp", if namespace == FAR { "off" } else { xdp }];
+        let agent = Agent {
+            namespace,
+            toml: &toml,
+            group: Some(&group),
+            more: &more,
+            folder,
+        };
+        start(site, name, &agent)?;
+    }
+    Ok(())
+}
+
+/// What one of the two nodes is told: it sees the namespaces of its own tasks only.
+fn far_services(site: &Site, namespace: &str, client: &str) -> Result<String> {
+    let node = if namespace == FAR { "node-2" } else { "node-1" };
+    let mut toml = format!(
+        "node = \"{node}\"\n[[nodes]]\nname = \"node-1\"\naddress = \"{BALANCER}\"\n\
+         [[nodes]]\nname = \"node-2\"\naddress = \"{FAR_ADDRESS}\"\n[[networks]]\nname = \"bench\"\n"
+    );
+    let origins = site.origins();
+    for (number, (name, _)) in origins.iter().enumerate() {
+        writeln!(
+            toml,
+            "[[tasks]]\nname = \"{name}\"\nnode = \"node-2\"\nnetworks = {{ bench = \"10.98.0.{}\" }}",
+            number + 11
+        )?;
+        if namespace == FAR {
+            writeln!(toml, "netns = \"{}\"", site.namespace_path(name))?;
+        }
+    }
+    writeln!(
+        toml,
+        "[[services]]\nname = \"s0\"\nports = [{{ published = {PORT}, target = {PORT} }}]\n\
+         client = \"{client}\"\ntasks = [{}]",
+        names(&origins)
+    )?;
+    Ok(toml)
+}
+
+/// The origins must see the client that the contestant claims to show them.
+fn check_client(site: &Site) -> Result<()> {
+    let wanted = match site.row.contestant {
+        Contestant::PorticoMasquerade => BALANCER,
+        _ => CLIENT,
+    };
+    // The other node programs its side on its own; the first calls may come before that.
+    let seen = site.on_thread("client", || {
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            match get(BALANCER, PORT, WHO) {
+                Err(_) if calls < CALLS_MAX => thread::sleep(CALL_INTERVAL),
+                answer => return answer,
+            }
+        }
+    })?;
+    ensure!(
+        seen.trim() == wanted,
+        "the origins see {} as the client, not {wanted}",
+        seen.trim()
+    );
+    Ok(())
+}
+
+/// Both agents have said that they are ready: a second is long.
+const CALLS_MAX: u32 = 50;
+const CALL_INTERVAL: Duration = Duration::from_millis(20);
+
 fn published_services(site: &Site, same_ports: bool, drains: bool) -> Result<String> {
     let mut toml = format!(
         "node = \"node-1\"\n[[nodes]]\nname = \"node-1\"\naddress = \"{BALANCER}\"\n[[networks]]\nname = \"bench\"\n"
@@ -211,6 +308,17 @@ pub const CHURNED: &str = "churned.toml";
 /// Room for the flows of a sample; the default takes 96 MiB for each agent at once.
 const FLOWS_MIN: u32 = 1 << 16;
 
+/// An agent of a site.
+struct Agent<'a> {
+    namespace: &'a str,
+    toml: &'a str,
+    /// Whose hooks it has; none for IPVS, which has none.
+    group: Option<&'a std::path::Path>,
+    more: &'a [&'a str],
+    /// Where its file, its pins and its socket are.
+    folder: PathBuf,
+}
+
 fn start_agent(
     site: &mut Site,
     namespace: &str,
@@ -219,30 +327,42 @@ fn start_agent(
     more: &[&str],
 ) -> Result<()> {
     let folder = site.folder.clone();
+    let agent = Agent {
+        namespace,
+        toml,
+        group,
+        more,
+        folder,
+    };
+    start(site, "agent", &agent)
+}
+
+fn start(site: &mut Site, name: &str, agent: &Agent<'_>) -> Result<()> {
+    let folder = &agent.folder;
     let (config, bpffs, socket) = (folder.join(CONFIG), folder.join(BPFFS), folder.join(SOCKET));
-    fs::write(&config, toml).context(CONFIG)?;
     fs::create_dir_all(&bpffs).context("bpffs")?;
+    fs::write(&config, agent.toml).context(CONFIG)?;
     cmd::text(cmd::lab("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs))?;
-    let mut command = site.inside(namespace, &paths::binary("portico").to_string_lossy());
+    let mut command = site.inside(agent.namespace, &paths::binary("portico").to_string_lossy());
     command
         .arg("node")
         .arg("--config")
         .arg(&config)
         .args(["--uplink", "up0"]);
     command.arg("--bpffs").arg(bpffs.join("portico"));
-    if let Some(group) = group {
+    if let Some(group) = agent.group {
         command.arg("--cgroup").arg(group);
         // Half of a table that hashes is about what fits without one driving out another.
         let flows = site.row.flows.saturating_mul(2).max(FLOWS_MIN);
         command.args(["--flows", &flows.to_string()]);
     }
-    command.args(more);
+    command.args(agent.more);
     command
         .arg("--state")
         .arg(folder.join("agent"))
         .arg("--socket")
         .arg(&socket);
-    site.start("agent", &mut command)?;
+    site.start(name, &mut command)?;
     let services = u64::from(site.row.services);
     site.wait("the agent has programmed everything", |_| {
         let mut status = cmd::lab(&paths::binary("portico").to_string_lossy());

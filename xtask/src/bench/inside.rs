@@ -18,9 +18,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use super::{
     balancers,
     load::{self, Load},
-    plan::{Plan, Row, Workload},
+    plan::{Contestant, Plan, Row, Workload},
     results::{Environment, LeftOut, Sample},
-    site::{self, Site},
+    site::{self, Passed, Site},
 };
 use crate::{cmd, paths, progress::step, signals};
 
@@ -192,6 +192,7 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
     load::command(&mut command, plan, workload, site)?;
     let (served, cpu) = (site.served()?, site.balancer_cpu());
     let (worked, processes) = (site.kernel_work()?, site.process_cpu());
+    let way = site.row.far.then(|| Way::now(site)).transpose()?;
     let churn = site.row.churn.then(|| Churn::start(&site.folder));
     let watch = Watch::start();
     let (whole, output) = (Times::now()?, cmd::output(&mut command)?);
@@ -262,9 +263,55 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
         );
         Ok(())
     });
+    let counts = match (counts, way) {
+        (Ok(()), Some(before)) => before.check(&Way::now(site)?, sample.row.contestant),
+        (counts, _) => counts,
+    };
     sample.void = counts.err().map(|why| format!("{why:#}"));
     Ok(sample)
 }
+
+/// Which way packets went that are for another node.
+struct Way {
+    passed: Passed,
+    by_xdp: u64,
+}
+
+impl Way {
+    fn now(site: &Site) -> Result<Way> {
+        let ours = site.row.contestant.is_tc();
+        Ok(Way {
+            passed: site.packets()?,
+            by_xdp: if ours { site.counter(BY_XDP)? } else { 0 },
+        })
+    }
+
+    /// Answers that do not pass the node that was asked, and packets that XDP sends on, are claims of a contestant.
+    fn check(&self, now: &Way, contestant: Contestant) -> Result<()> {
+        let sent = (now.passed.sent - self.passed.sent) as f64;
+        let entered = (now.passed.entered - self.passed.entered) as f64;
+        let by_xdp = (now.by_xdp - self.by_xdp) as f64;
+        let answers = entered > sent * BOTH_WAYS;
+        let direct_return = contestant == Contestant::PorticoDsr;
+        ensure!(
+            answers != direct_return,
+            "the node that was asked received {entered} packets for {sent} of the client"
+        );
+        let xdp = contestant == Contestant::PorticoXdp;
+        ensure!(
+            (by_xdp > sent * MOST) == xdp,
+            "XDP sent {by_xdp} of {sent} packets itself"
+        );
+        Ok(())
+    }
+}
+
+/// The counter of what XDP has sent.
+const BY_XDP: &str = "xdp_sent";
+/// A node that sees both ways receives about twice what the client sends; of large answers fewer packets.
+const BOTH_WAYS: f64 = 1.2;
+/// A packet now and then waits for its neighbour to be known, or is a first one.
+const MOST: f64 = 0.9;
 
 /// Whether a sample counts.
 fn void(plan: &Plan, sample: &Sample, errors: u64) -> Result<()> {
@@ -472,7 +519,7 @@ fn environment() -> Environment {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::plan::Contestant, *};
+    use super::*;
 
     fn plan() -> Plan {
         Plan {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    plan::{Row, Workload},
+    plan::{Contestant, Workload},
     results::{Results, Sample},
     stats::{self, Estimate},
     words,
@@ -88,7 +88,7 @@ fn table(results: &Results, workload: Workload) -> String {
             continue;
         };
         let samples: Vec<&Sample> = results.counting(*row, workload).collect();
-        let (added, ratio) = if *row == Row::DIRECT {
+        let (added, ratio) = if *row == row.direct() {
             (String::new(), String::new())
         } else {
             (
@@ -235,7 +235,11 @@ fn machine(results: &Results) -> String {
         .map(|workload| format!("`{}`", workload.name()))
         .collect();
     let _ = writeln!(text, "{} it measures only that.\n", names.join(", "));
-    for row in plan.rows.iter().filter(|row| **row != Row::DIRECT) {
+    for row in plan
+        .rows
+        .iter()
+        .filter(|row| row.contestant != Contestant::Direct)
+    {
         let _ = writeln!(
             text,
             "- {}: `cargo xtask bench --where {place} --rounds {} {}`",

@@ -18,6 +18,12 @@ pub enum Contestant {
     PorticoSocket,
     /// Portico's tc programs, the client's address preserved
     PorticoTc,
+    /// The same, tasks on another node, which answers the client itself
+    PorticoDsr,
+    /// The same, tasks on another node, which see the entry node as the client
+    PorticoMasquerade,
+    /// Portico's XDP program in the driver, tasks on another node
+    PorticoXdp,
     /// HAProxy as a relay of connections
     HaproxyTcp,
     /// nginx as a relay of connections
@@ -34,12 +40,15 @@ use Contestant::*;
 
 impl Contestant {
     /// Kernel first, then relays, then HTTP proxies.
-    pub const ALL: [Contestant; 10] = [
+    pub const ALL: [Contestant; 13] = [
         Direct,
         IpvsNat,
         IpvsDr,
         PorticoSocket,
         PorticoTc,
+        PorticoDsr,
+        PorticoMasquerade,
+        PorticoXdp,
         HaproxyTcp,
         NginxStream,
         HaproxyHttp,
@@ -55,12 +64,21 @@ impl Contestant {
             IpvsDr => "IPVS DR",
             PorticoSocket => "Portico socket hooks",
             PorticoTc => "Portico tc (preserve)",
+            PorticoDsr => "Portico tc (dsr)",
+            PorticoMasquerade => "Portico tc (masquerade)",
+            PorticoXdp => "Portico XDP",
             HaproxyTcp => "HAProxy tcp",
             NginxStream => "nginx stream",
             HaproxyHttp => "HAProxy http",
             NginxHttp => "nginx http",
             PorticoL7 => "Portico L7",
         }
+    }
+
+    /// As in pictures, where every bar stands for another comparison only if it says so.
+    pub fn short(self) -> String {
+        let far = if self.is_far() { ", other node" } else { "" };
+        format!("{}{far}", self.title())
     }
 
     /// Where it claims to work.
@@ -79,13 +97,24 @@ impl Contestant {
         match self {
             Direct | HaproxyTcp | NginxStream => 1,
             IpvsNat | IpvsDr | PorticoSocket | PorticoTc => 10_000,
+            PorticoDsr | PorticoMasquerade | PorticoXdp => 1,
             HaproxyHttp | NginxHttp | PorticoL7 => 1000,
         }
     }
 
     /// Whether Portico's agent programs the kernel to do it.
     pub fn is_kernel(self) -> bool {
-        matches!(self, IpvsNat | IpvsDr | PorticoSocket | PorticoTc)
+        matches!(self, IpvsNat | IpvsDr | PorticoSocket) || self.is_tc()
+    }
+
+    /// Whether Portico's programs are on the way of the packets.
+    pub fn is_tc(self) -> bool {
+        matches!(self, PorticoTc) || self.is_far()
+    }
+
+    /// Whether it is about tasks of another node, and nothing special where they are on the client's entry node.
+    pub const fn is_far(self) -> bool {
+        matches!(self, PorticoDsr | PorticoMasquerade | PorticoXdp)
     }
 
     /// Why it has no part in a workload.
@@ -110,21 +139,11 @@ impl Contestant {
     }
 }
 
-/// What of the issue is no contestant yet, so that a report names it.
-pub const NOT_BUILT: [(&str, &str); 3] = [
-    (
-        "Portico tc (dsr)",
-        "the programs know it, but the agent does not set it yet",
-    ),
-    (
-        "Portico tc (masquerade)",
-        "the programs know it, but the agent does not set it yet",
-    ),
-    (
-        "Portico XDP",
-        "it sends what goes to another node, and the origins here are tasks of the balancer's own node",
-    ),
-];
+/// What one might look for and does not find, so that a report names it.
+pub const NOT_COMPARED: [(&str, &str); 1] = [(
+    "IPVS, tasks on another node",
+    "Portico does not program a tunnel for IPVS, and Swarm's own mesh needs a Swarm",
+)];
 
 /// What the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
@@ -195,6 +214,9 @@ pub struct Row {
     /// A backend drains and comes back all the time.
     #[serde(default)]
     pub churn: bool,
+    /// The backends are behind another node than the one that the client asks.
+    #[serde(default)]
+    pub far: bool,
 }
 
 /// Backends of a row that says nothing else.
@@ -213,6 +235,15 @@ impl Row {
             backends: BACKENDS,
             flows: 0,
             churn: false,
+            far: contestant.is_far(),
+        }
+    }
+
+    /// Nobody in between, over the same nodes: what the row is compared with.
+    pub const fn direct(self) -> Row {
+        Row {
+            far: self.far,
+            ..Row::of(Direct)
         }
     }
 
@@ -240,6 +271,9 @@ impl Row {
         if self.churn {
             words.push("a backend that comes and goes".to_owned());
         }
+        if self.far {
+            words.push("tasks on another node".to_owned());
+        }
         (!words.is_empty()).then(|| words.join(", "))
     }
 
@@ -261,7 +295,8 @@ impl Row {
             // Kept connections stay where they are when a backend drains.
             Workload::KeepAlive => self.backends <= BACKENDS && !self.churn,
             Workload::Connections => true,
-            Workload::Bulk | Workload::Udp | Workload::Connect => self.is_plain(),
+            Workload::Bulk => self.is_plain() || self.far,
+            Workload::Udp | Workload::Connect => self.is_plain() && !self.far,
         }
     }
 
@@ -280,6 +315,9 @@ impl Row {
         }
         if self.churn {
             text += " --churn";
+        }
+        if self.far {
+            text += " --far";
         }
         text
     }
@@ -378,6 +416,16 @@ mod tests {
             ..Row::of(PorticoTc)
         };
         assert!(many.does(Workload::Connections) && !many.does(Workload::KeepAlive));
+    }
+
+    #[test]
+    fn what_is_behind_another_node_is_compared_with_the_way_over_both() {
+        let row = Row::of(PorticoXdp);
+        assert!(row.far && row.is_plain());
+        assert_eq!(row.title(), "Portico XDP, tasks on another node");
+        assert_eq!(row.arguments(), "--only portico-xdp --far");
+        assert_eq!(row.direct().title(), "direct, tasks on another node");
+        assert!(!Row::of(IpvsNat).direct().far);
     }
 
     #[test]

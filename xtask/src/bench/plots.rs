@@ -34,14 +34,14 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 const WIDTH: u32 = 880;
 const BAR_HEIGHT: u32 = 34;
 const LINES_HEIGHT: u32 = 420;
-const LABELS: u32 = 190;
+const LABELS: u32 = 250;
 const INK: RGBColor = RGBColor(40, 44, 52);
 /// The kernel's ways, userspace's ways, ours.
 const KERNEL: RGBColor = RGBColor(90, 125, 154);
 const USERSPACE: RGBColor = RGBColor(178, 132, 90);
 const OURS: RGBColor = RGBColor(46, 139, 110);
 /// Of lines, which must be told apart.
-const LINES: [RGBColor; 10] = [
+const LINES: [RGBColor; 13] = [
     RGBColor(40, 44, 52),
     RGBColor(31, 119, 180),
     RGBColor(23, 190, 207),
@@ -52,6 +52,9 @@ const LINES: [RGBColor; 10] = [
     RGBColor(150, 90, 60),
     RGBColor(214, 39, 40),
     RGBColor(148, 103, 189),
+    RGBColor(188, 189, 34),
+    RGBColor(227, 119, 194),
+    RGBColor(127, 127, 127),
 ];
 const LATENCIES: [&str; 4] = ["50 %", "75 %", "90 %", "99 %"];
 
@@ -168,7 +171,7 @@ fn draw_bars(area: &Area<'_>, title: &str, bars: &[(Contestant, Estimate)]) -> R
         chart.draw_series([figure]).map_err(failed)?;
         let (edge, line) = chart.backend_coord(&(least, middle));
         area.draw(&Text::new(
-            contestant.title(),
+            contestant.short(),
             (edge - 10, line),
             words(HPos::Right),
         ))
@@ -287,7 +290,7 @@ fn draw_latencies(area: &Area<'_>, title: &str, lines: &BTreeMap<Contestant, Vec
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))
             .map_err(failed)?
-            .label(contestant.title())
+            .label(contestant.short())
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
     }
     legend(&mut chart)

@@ -108,15 +108,15 @@ impl Results {
         stats::estimate(&self.costs(row, workload))
     }
 
-    /// What a row adds to the direct way, which every run has.
+    /// What a row adds to the direct way over the same nodes.
     pub fn added(&self, row: Row, workload: Workload) -> Option<Estimate> {
-        let direct = self.costs(Row::DIRECT, workload);
+        let direct = self.costs(row.direct(), workload);
         stats::of_two(&self.costs(row, workload), &direct, |cost, direct| cost - direct)
     }
 
     /// Cost as a multiple of the direct way's.
     pub fn ratio(&self, row: Row, workload: Workload) -> Option<Estimate> {
-        let direct = self.costs(Row::DIRECT, workload);
+        let direct = self.costs(row.direct(), workload);
         stats::of_two(&self.costs(row, workload), &direct, |cost, direct| cost / direct)
     }
 
@@ -138,9 +138,4 @@ impl Results {
             "ns of processor time"
         }
     }
-}
-
-impl Row {
-    /// What everything is compared with.
-    pub const DIRECT: Row = Row::of(super::plan::Contestant::Direct);
 }

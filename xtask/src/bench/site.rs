@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
@@ -43,6 +42,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub const BPFFS: &str = "bpffs";
 /// Where a site's agent answers, below the site's folder.
 pub const SOCKET: &str = "node.sock";
+/// Namespace of the node behind the balancer's, where a row has one; and folder of its agent, below the site's.
+pub const FAR: &str = "far";
+/// Where an origin says who asks.
+pub const WHO: &str = "/who";
 /// Bytes of the bulk workload's answer.
 const BULK: usize = 1 << 20;
 
@@ -113,63 +116,6 @@ impl Site {
         command
     }
 
-    fn links(&self) -> Result<()> {
-        let origins = self.origins();
-        let mut text = String::new();
-        for name in ["client", "lb", "node"] {
-            writeln!(text, "netns add {}", self.namespace(name))?;
-        }
-        for (name, _) in &origins {
-            writeln!(text, "netns add {}", self.namespace(name))?;
-        }
-        cmd::feed(cmd::lab("ip").args(["-batch", "-"]), &text)?;
-        let mut lb = format!(
-            "link set lo up\n\
-             link add up0 type veth peer name eth0 netns {}\n\
-             addr add {BALANCER}/24 dev up0\nlink set up0 up\n\
-             link add gwbr type bridge mcast_snooping 0\naddr add 172.18.0.1/16 dev gwbr\nlink set gwbr up\n",
-            self.namespace("client")
-        );
-        for (number, (name, _)) in origins.iter().enumerate() {
-            let namespace = self.namespace(name);
-            writeln!(
-                lb,
-                "link add vg{number} type veth peer name eth0 netns {namespace}"
-            )?;
-            writeln!(lb, "link set vg{number} master gwbr\nlink set vg{number} up")?;
-        }
-        self.batch("lb", &lb)?;
-        self.batch(
-            "client",
-            &format!(
-                "link set lo up\naddr add 10.1.0.2/24 dev eth0\nlink set eth0 up\nroute add default via {BALANCER}\n"
-            ),
-        )?;
-        if self.row.flows > 0 {
-            let more: String = Site::clients()
-                .iter()
-                .map(|address| format!("addr add {address}/24 dev eth0\n"))
-                .collect();
-            self.batch("client", &more)?;
-        }
-        for (name, address) in &origins {
-            self.batch(
-                name,
-                &format!(
-                    "link set lo up\naddr add {address}/16 dev eth0\nlink set eth0 up\n\
-                     route add default via 172.18.0.1\n"
-                ),
-            )?;
-        }
-        self.setting("lb", "ipv4/ip_forward", "1")?;
-        // Every port is used often: connections that have ended must not block theirs.
-        for name in ["client", "lb"] {
-            self.setting(name, "ipv4/ip_local_port_range", "1024 65535")?;
-            self.setting(name, "ipv4/tcp_tw_reuse", "1")?;
-        }
-        Ok(())
-    }
-
     /// Runs `ip` commands inside a namespace; the first that fails ends it.
     pub fn batch(&self, name: &str, commands: &str) -> Result<()> {
         cmd::feed(
@@ -211,6 +157,7 @@ impl Site {
         fs::write(folder.join("html/bulk"), vec![b'.'; BULK]).context("bulk")?;
         let server = format!(
             "server {{ listen {PORT} backlog=4096; root {}/html; location = /bulk {{ }} \
+             location = {WHO} {{ return 200 $remote_addr; }} \
              location / {{ return 200 \"{name} says hello\\n\"; }} }}\n\
              server {{ listen 127.0.0.1:{STATUS_PORT}; location / {{ stub_status; }} }}",
             folder.display()
@@ -329,16 +276,38 @@ impl Site {
         if !self.row.contestant.is_kernel() {
             return Ok(None);
         }
-        let mut status = cmd::lab(&paths::binary("portico").to_string_lossy());
-        status
-            .args(["status", "--json", "--socket"])
-            .arg(self.folder.join(SOCKET));
-        let text = cmd::text(&mut status)?;
-        let status: serde_json::Value = serde_json::from_str(&text).context("the agent's status")?;
+        let status = self.status()?;
         let counters = status["counters"].as_object().context("the agent's counters")?;
         Ok(Some(
             counters.values().filter_map(serde_json::Value::as_u64).sum(),
         ))
+    }
+
+    fn status(&self) -> Result<serde_json::Value> {
+        let mut status = cmd::lab(&paths::binary("portico").to_string_lossy());
+        status
+            .args(["status", "--json", "--socket"])
+            .arg(self.folder.join(SOCKET));
+        serde_json::from_str(&cmd::text(&mut status)?).context("the agent's status")
+    }
+
+    /// Packets that the client has sent, and that the node which it asks has received, so far.
+    pub fn packets(&self) -> Result<Passed> {
+        let of = |name: &str, interface: &'static str, column: usize| {
+            self.on_thread(name, move || {
+                let text = fs::read_to_string("/proc/thread-self/net/dev").context("net/dev")?;
+                column_of(&text, interface, column).with_context(|| format!("{interface} in {text}"))
+            })
+        };
+        Ok(Passed {
+            sent: of("client", "eth0", 9)?,
+            entered: of("lb", "up0", 1)?,
+        })
+    }
+
+    /// What the kernel says of one kind of work; of a contestant of ours.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        Ok(self.status()?["counters"][name].as_u64().unwrap_or(0))
     }
 
     /// Requests that each origin has had so far.
@@ -374,6 +343,20 @@ impl Site {
     }
 }
 
+/// Numbers of packets.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    pub sent: u64,
+    pub entered: u64,
+}
+
+/// A number of an interface's line in /proc/net/dev, counted from behind the name.
+fn column_of(text: &str, interface: &str, column: usize) -> Option<u64> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, numbers) = lines.into_iter().find(|(name, _)| name.trim() == interface)?;
+    numbers.split_whitespace().nth(column)?.parse().ok()
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
         for (_, child) in &mut self.processes {
@@ -394,7 +377,9 @@ pub fn sweep(scratch: &Path) {
 
 /// Unmounts and removes a folder, and everything whose name begins with `prefix`. What is gone already is no error.
 fn remove(folder: &Path, prefix: &str) {
-    let _ = cmd::output(cmd::lab("umount").arg(folder.join(BPFFS)));
+    for mount in [folder.join(BPFFS), folder.join(FAR).join(BPFFS)] {
+        let _ = cmd::output(cmd::lab("umount").arg(mount));
+    }
     let named = |place: &Path| {
         let entries = fs::read_dir(place).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -492,6 +477,15 @@ fn cpu_seconds(pid: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_of_an_interface_are_read() {
+        let text = "Inter-|   Receive   |  Transmit\n face |bytes    packets errs |bytes packets\n    lo: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n\
+                    eth0: 50 6 0 0 0 0 0 0 70 8 0 0 0 0 0 0\n";
+        assert_eq!(column_of(text, "eth0", 1), Some(6));
+        assert_eq!(column_of(text, "eth0", 9), Some(8));
+        assert_eq!(column_of(text, "eth1", 1), None);
+    }
 
     #[test]
     fn the_status_of_an_origin_is_read() {

@@ -32,11 +32,13 @@ impl Target {
 }
 
 /// In instructions: contestant, workload, the most that it may add to the direct way.
-const TARGETS: [(Contestant, Workload, f64); 5] = [
+const TARGETS: [(Contestant, Workload, f64); 7] = [
     (Contestant::PorticoSocket, Workload::KeepAlive, 200.0),
     (Contestant::PorticoSocket, Workload::Connections, 3000.0),
     (Contestant::PorticoTc, Workload::KeepAlive, 4500.0),
     (Contestant::PorticoTc, Workload::Connections, 10_000.0),
+    (Contestant::PorticoXdp, Workload::KeepAlive, 2500.0),
+    (Contestant::PorticoXdp, Workload::Connections, 6000.0),
     (Contestant::PorticoL7, Workload::KeepAlive, 53_800.0),
 ];
 
@@ -49,7 +51,7 @@ pub fn targets(results: &Results) -> Vec<Target> {
             unit: workload.unit(),
             limit,
             measured: added,
-            samples: [Row::of(contestant), Row::DIRECT]
+            samples: [Row::of(contestant), Row::of(contestant).direct()]
                 .map(|row| results.costs(row, workload).len())
                 .into_iter()
                 .min()?,
@@ -66,7 +68,11 @@ pub fn findings(results: &Results) -> Vec<String> {
     let mut found = Vec::new();
     for workload in &results.plan.workloads {
         found.extend(claim(results, *workload));
-        found.extend(summary(results, *workload));
+        found.extend(
+            [false, true]
+                .into_iter()
+                .filter_map(|far| summary(results, *workload, far)),
+        );
     }
     for contestant in Contestant::ALL {
         found.extend(flatness(results, contestant));
@@ -75,7 +81,7 @@ pub fn findings(results: &Results) -> Vec<String> {
         .plan
         .rows
         .iter()
-        .filter(|row| row.services == 1 && !row.is_plain())
+        .filter(|row| row.services == 1 && !row.far && !row.is_plain())
     {
         found.extend(circumstance(results, *row));
     }
@@ -170,12 +176,16 @@ fn claim(results: &Results, workload: Workload) -> Option<String> {
     ))
 }
 
-/// What each contestant adds, cheapest first.
-fn summary(results: &Results, workload: Workload) -> Option<String> {
-    let mut costs: Vec<(Contestant, Estimate)> = Contestant::ALL
+/// What each contestant adds, cheapest first; with tasks on the node that is asked, or on another.
+fn summary(results: &Results, workload: Workload, far: bool) -> Option<String> {
+    let rows = Contestant::ALL.map(|contestant| Row {
+        far,
+        ..Row::of(contestant)
+    });
+    let mut costs: Vec<(Contestant, Estimate)> = rows
         .into_iter()
-        .filter(|contestant| *contestant != Contestant::Direct)
-        .filter_map(|contestant| Some((contestant, results.added(Row::of(contestant), workload)?)))
+        .filter(|row| row.contestant != Contestant::Direct)
+        .filter_map(|row| Some((row.contestant, results.added(row, workload)?)))
         .collect();
     costs.sort_by(|a, b| a.1.value.total_cmp(&b.1.value));
     let each: Vec<String> = costs
@@ -185,10 +195,15 @@ fn summary(results: &Results, workload: Workload) -> Option<String> {
             format!("{} ({}{noise})", contestant.title(), grouped(cost.value))
         })
         .collect();
-    let direct = results.cost(Row::DIRECT, workload)?;
+    let direct = Row {
+        far,
+        ..Row::of(Contestant::Direct)
+    };
+    let direct = results.cost(direct, workload)?;
+    let place = if far { ", tasks on another node" } else { "" };
     (!each.is_empty()).then(|| {
         format!(
-            "{}: added to the {} {} of the direct way, cheapest first: {}.",
+            "{}{place}: added to the {} {} of the direct way, cheapest first: {}.",
             capitalized(workload.title()),
             grouped(direct.value),
             results.unit(),

@@ -22,7 +22,7 @@ pub struct Args {
         default_value = "ebpf"
     )]
     dataplane: Dataplane,
-    /// How IPVS chooses a backend
+    /// How IPVS chooses a backend of a service that does not say so itself
     #[arg(
         long,
         value_enum,
@@ -31,7 +31,7 @@ pub struct Args {
         default_value = "rr"
     )]
     ipvs_scheduler: Scheduler,
-    /// Seconds for which IPVS keeps a client with its backend; 0 = not at all
+    /// Seconds for which IPVS keeps a client of such a service with its backend; 0 = not at all
     #[arg(
         long,
         value_name = "SECONDS",

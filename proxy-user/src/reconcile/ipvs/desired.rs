@@ -10,11 +10,15 @@ use proxy_ebpf::abi::FrontendKey;
 
 use super::table::{Affinity, Destination, Forward, Key, Scheduler, Service, Virtual};
 use crate::{
-    model::{Backend, Frontend, FrontendAddr, Protocol, Reach, Tables},
+    model::{
+        Backend, Frontend, FrontendAddr, Protocol, Reach, Tables,
+        policy::{self, Policy},
+    },
     reconcile::desired::frontend_key,
 };
 
-/// What holds for every service that does not say otherwise.
+/// What holds for every service that does not say otherwise. (A service that says `rr`, which is also what services
+/// have that say nothing, has the scheduler from here.)
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Who chooses.
@@ -32,6 +36,34 @@ impl Default for Options {
             affinity: None,
             forward: Forward::Nat,
         }
+    }
+}
+
+impl Options {
+    /// What a service with this policy has, and what of the policy IPVS does not know.
+    fn of(&self, policy: &Policy) -> (Options, Option<String>) {
+        let scheduler = match policy.scheduler {
+            policy::Scheduler::RoundRobin => Ok(self.scheduler),
+            policy::Scheduler::WeightedRoundRobin => Ok(Scheduler::Wrr),
+            policy::Scheduler::Least => Ok(Scheduler::Lc),
+            policy::Scheduler::WeightedLeast => Ok(Scheduler::Wlc),
+            policy::Scheduler::SourceHash => Ok(Scheduler::Sh),
+            policy::Scheduler::Maglev => Ok(Scheduler::Mh),
+            policy::Scheduler::Random => Err(format!(
+                "IPVS has no scheduler random: {} is used",
+                self.scheduler.name()
+            )),
+        };
+        let affinity = policy.affinity.map(|affinity| Affinity {
+            seconds: affinity.seconds,
+            prefix: affinity.prefix,
+        });
+        let options = Options {
+            scheduler: *scheduler.as_ref().unwrap_or(&self.scheduler),
+            affinity: affinity.or(self.affinity),
+            forward: self.forward,
+        };
+        (options, scheduler.err())
     }
 }
 
@@ -78,7 +110,10 @@ fn add(
     if frontend.policy.is_filtered() && matches!(address, FrontendAddr::Published { .. }) {
         return Err("IPVS cannot tell who may open flows (allow, deny)".into());
     }
+    let (own, note) = options.of(&frontend.policy);
+    let options = &own;
     let (keys, vip) = keys(address, tables, options)?;
+    let mut notes: Vec<String> = note.into_iter().collect();
     let remote = frontend
         .backends
         .iter()
@@ -90,10 +125,9 @@ fn add(
         ));
     }
     if remote > 0 {
-        desired.notes.insert(
-            address.to_string(),
-            format!("{remote} tasks on other nodes are left out: IPVS has no tunnel to them"),
-        );
+        notes.push(format!(
+            "{remote} tasks on other nodes are left out: IPVS has no tunnel to them"
+        ));
     }
     if let Some(taken) = keys.iter().find(|key| desired.services.contains_key(key)) {
         return Err(format!(
@@ -109,6 +143,9 @@ fn add(
         desired.services.insert(key, Wanted { frontend, is });
     }
     desired.addresses.extend(vip);
+    if !notes.is_empty() {
+        desired.notes.insert(address.to_string(), notes.join("; "));
+    }
     Ok(())
 }
 

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     model::{
-        Backend, Frontend, FrontendAddr, Gateway, NetworkId, NodeAddr, Policy, Protocol, Reach, ServiceName,
-        Tables, TaskAddr, TaskId, VipAddr, VipPort,
+        self, Backend, Frontend, FrontendAddr, Gateway, NetworkId, NodeAddr, Policy, Protocol, Reach,
+        ServiceName, Tables, TaskAddr, TaskId, VipAddr, VipPort,
     },
     reconcile::{Follow as _, Status, datapath::DatapathError, desired::frontend_key},
 };
@@ -388,4 +388,50 @@ fn weights_are_taken_and_a_list_of_prefixes_is_refused_instead_of_ignored() {
         kernel.state().realized.services.is_empty(),
         "nobody is let in by mistake"
     );
+}
+
+#[test]
+fn a_policy_is_followed_and_a_change_of_it_changes_the_service_in_place() {
+    let mut tables = tables(&[(published(80), 80, &[local(5, false)])]);
+    let kernel = Fake::default();
+    let mut keeper = kernel.keeper(Options {
+        scheduler: Scheduler::Lc,
+        ..Options::default()
+    });
+    let mut pass = |change: &dyn Fn(&mut Policy)| {
+        for frontend in tables.frontends.values_mut() {
+            change(&mut Arc::make_mut(frontend).policy);
+        }
+        keeper.pass(&tables);
+        let state = kernel.state();
+        state.realized.services[&key("192.0.2.1:80/tcp")].service
+    };
+    assert_eq!(
+        pass(&|_| ()).scheduler,
+        Scheduler::Lc,
+        "the agent's, where a service says nothing"
+    );
+    let service = pass(&|policy| {
+        policy.scheduler = model::Scheduler::Maglev;
+        policy.affinity = Some(model::Affinity {
+            seconds: 600,
+            prefix: 24,
+        });
+    });
+    assert_eq!((service.scheduler, service.timeout), (Scheduler::Mh, 600));
+    assert_eq!(service.netmask, Ipv4Addr::new(255, 255, 255, 0));
+    let adds = kernel
+        .state()
+        .done
+        .iter()
+        .filter(|op| matches!(op, Op::AddService(..)))
+        .count();
+    assert_eq!(adds, 1, "connections stay");
+    assert!(matches!(kernel.state().done.last(), Some(Op::SetService(..))));
+    for frontend in tables.frontends.values_mut() {
+        Arc::make_mut(frontend).policy.scheduler = model::Scheduler::Random;
+    }
+    let found = desired(&tables, &Options::default());
+    let note = &found.notes["*:80/tcp"];
+    assert!(note.contains("no scheduler random: rr is used"), "{note}");
 }
