@@ -30,6 +30,7 @@ mod load;
 mod markdown;
 mod own_load;
 mod page;
+mod pass;
 mod plan;
 mod plots;
 mod results;

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     links::{CLIENT, FAR_ADDRESS},
     plan::Contestant,
-    site::{BALANCER, BPFFS, FAR, PORT, SOCKET, Site, VIP, WHO, get, http_preamble, nginx_config},
+    site::{
+        BALANCER, BPFFS, FAR, PORT, SOCKET, Site, VIP, WHO, get, get_within, http_preamble, nginx_config,
+    },
 };
 use crate::{cmd, lab::agent, paths};
 
@@ -247,12 +249,12 @@ fn check_client(site: &Site) -> Result<()> {
     };
     // The other node programs its side on its own; the first calls may come before that.
     let seen = site.on_thread("client", || {
-        let mut calls = 0;
+        let mut left = CALLS;
         loop {
-            calls += 1;
-            match get(BALANCER, PORT, WHO) {
-                Err(_) if calls < CALLS_MAX => thread::sleep(CALL_INTERVAL),
-                answer => return answer,
+            left -= 1;
+            match get_within(CALL_PATIENCE, BALANCER, PORT, WHO) {
+                Err(_) if left > 0 => thread::sleep(CALL_INTERVAL),
+                answer => return answer.context("no answer through both nodes"),
             }
         }
     })?;
@@ -264,9 +266,10 @@ fn check_client(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Both agents have said that they are ready: a second is long.
-const CALLS_MAX: u32 = 50;
-const CALL_INTERVAL: Duration = Duration::from_millis(20);
+/// Both agents have said that they are ready: a call or two are lost while neighbours get to know each other.
+const CALLS: u32 = 5;
+const CALL_PATIENCE: Duration = Duration::from_secs(5);
+const CALL_INTERVAL: Duration = Duration::from_millis(200);
 
 fn published_services(site: &Site, same_ports: bool, drains: bool) -> Result<String> {
     let mut toml = format!(

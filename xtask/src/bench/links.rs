@@ -10,6 +10,7 @@ use std::{fmt::Write as _, io, os::fd::AsRawFd as _};
 use anyhow::{Result, ensure};
 
 use super::{
+    pass,
     plan::Contestant,
     site::{BALANCER, FAR, Site},
 };
@@ -25,7 +26,7 @@ const GATEWAY: &str = "172.18.0.1";
 
 impl Site {
     /// Makes all namespaces and the links between them.
-    pub(super) fn links(&self) -> Result<()> {
+    pub(super) fn links(&mut self) -> Result<()> {
         let mut text = String::new();
         let far: &[&str] = if self.row.far { &["lan", FAR] } else { &[] };
         let origins = self.origins();
@@ -67,6 +68,10 @@ impl Site {
         if self.row.far {
             self.routes_over_both()?;
         }
+        if self.row.contestant == Contestant::PorticoXdp {
+            // What a veth's driver sends back, its other end takes only if it has a program of its own.
+            self.taker = Some(self.on_thread("lan", || pass::attach("to-lb"))?);
+        }
         // Every port is used often: connections that have ended must not block theirs.
         for name in ["client", "lb"] {
             self.setting(name, "ipv4/ip_local_port_range", "1024 65535")?;
@@ -96,10 +101,8 @@ impl Site {
             FAR,
             &format!("link set lo up\naddr add {FAR_ADDRESS}/24 dev up0\nlink set up0 up\n"),
         )?;
-        if self.row.contestant == Contestant::PorticoXdp {
-            // What a driver of this kind sends back, its other end takes only if it polls, and that comes with GRO.
-            self.on_thread("lan", || receive_offload("to-lb"))?;
-        }
+        // From a card, packets come with their checksums; a program in a driver is given those of a veth without.
+        self.on_thread("client", || whole_checksums("eth0"))?;
         Ok(())
     }
 
@@ -144,25 +147,25 @@ impl Site {
     }
 }
 
-/// linux/ethtool.h: `ETHTOOL_SGRO` with `struct ethtool_value`.
-const ETHTOOL_SGRO: u32 = 0x2c;
+/// linux/ethtool.h: `ETHTOOL_STXCSUM` with `struct ethtool_value`.
+const ETHTOOL_STXCSUM: u32 = 0x17;
 
-/// Turns generic receive offload of an interface on, as `ethtool -K … gro on` does.
-fn receive_offload(interface: &str) -> Result<()> {
-    let mut value: [u32; 2] = [ETHTOOL_SGRO, 1];
+/// Makes the sender compute checksums, as `ethtool -K … tx off` does.
+fn whole_checksums(interface: &str) -> Result<()> {
+    let mut value: [u32; 2] = [ETHTOOL_STXCSUM, 0];
     // SAFETY: plain integers and a pointer, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    let socket =
-        std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))?;
+    // Of the namespace that the thread is in; nothing is sent.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     // SAFETY: the request and what it points to live until the call returns.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     ensure!(
         done == 0,
-        "receive offload of {interface}: {}",
+        "checksums of {interface}: {}",
         io::Error::last_os_error()
     );
     Ok(())

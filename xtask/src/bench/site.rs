@@ -9,7 +9,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -60,6 +60,8 @@ pub struct Site {
     balancers: Vec<u32>,
     /// Where the client's processes are, if its hooks are not those of the whole machine.
     pub client_group: Option<PathBuf>,
+    /// Keeps a program attached.
+    pub(super) taker: Option<OwnedFd>,
 }
 
 impl Site {
@@ -75,6 +77,7 @@ impl Site {
             processes: Vec::new(),
             balancers: Vec::new(),
             client_group: None,
+            taker: None,
         };
         site.links()?;
         for (name, _) in site.origins() {
@@ -416,9 +419,14 @@ pub fn http_preamble(folder: &Path) -> String {
 
 /// Asks over HTTP; the body.
 pub fn get(address: &str, port: u16, target: &str) -> Result<String> {
+    get_within(START, address, port, target)
+}
+
+/// Asks over HTTP, and does not wait longer than that for a connection, nor for an answer; the body.
+pub fn get_within(patience: Duration, address: &str, port: u16, target: &str) -> Result<String> {
     let address = SocketAddrV4::new(address.parse()?, port);
-    let mut stream = TcpStream::connect_timeout(&address.into(), START)?;
-    stream.set_read_timeout(Some(START))?;
+    let mut stream = TcpStream::connect_timeout(&address.into(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
     write!(
         stream,
         "GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
