@@ -74,6 +74,15 @@ pub fn findings(results: &Results) -> Vec<String> {
                 .filter_map(|far| summary(results, *workload, far)),
         );
     }
+    let measured = |contestant| {
+        results
+            .samples
+            .iter()
+            .any(|sample| sample.row.contestant == contestant)
+    };
+    if measured(Contestant::PorticoXdp) {
+        found.push(XDP_ON_A_VETH.to_owned());
+    }
     for contestant in Contestant::ALL {
         found.extend(flatness(results, contestant));
     }
@@ -87,6 +96,11 @@ pub fn findings(results: &Results) -> Vec<String> {
     }
     found
 }
+
+/// What the reader must know of that row (drivers/net/veth.c, `veth_convert_skb_to_xdp_buff`).
+const XDP_ON_A_VETH: &str = "XDP ran in the driver of a veth, which copies each packet of a socket into a frame and makes \
+     a packet of it again behind the program; a network card has frames to begin with. So what XDP adds here is more \
+     than it adds on a card, and answers of 1 MiB lose their segmentation offload on the way.";
 
 /// What more backends, flows or changes cost the contestant, per connection.
 fn circumstance(results: &Results, row: Row) -> Option<String> {
