@@ -102,6 +102,7 @@ pub fn status(view: &View, shared: &Shared) -> Value {
         "uptime_s": SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
         "provider": { "kind": view.provider, "source": view.source, "state": state, "problem": problem },
         "services": view.tables.services.len(),
+        "policies": policies(view),
         "frontends": {
             "total": view.tables.frontends.len(),
             "done": count(|status| *status == Status::Done),
@@ -122,6 +123,20 @@ pub fn status(view: &View, shared: &Shared) -> Value {
         "counters": counters,
         "kernel": shared.info,
     })
+}
+
+/// How many services have which policy.
+fn policies(view: &View) -> Value {
+    let (mut schedulers, mut clients) = (BTreeMap::new(), BTreeMap::new());
+    let (mut affinity, mut filtered) = (0, 0);
+    for service in view.tables.services.values() {
+        let policy = &service.policy;
+        *schedulers.entry(policy.scheduler.as_str()).or_insert(0) += 1;
+        *clients.entry(policy.client.as_str()).or_insert(0) += 1;
+        affinity += usize::from(policy.affinity.is_some());
+        filtered += usize::from(policy.is_filtered());
+    }
+    json!({ "scheduler": schedulers, "client": clients, "affinity": affinity, "filtered": filtered })
 }
 
 fn health_status(view: &View, shared: &Shared) -> Value {

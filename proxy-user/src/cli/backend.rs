@@ -53,6 +53,9 @@ struct Named {
 struct Add {
     #[command(flatten)]
     named: Named,
+    /// Share of new flows, 0 (none) to 255, where the scheduler counts weights [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    weight: Option<u8>,
     #[command(flatten)]
     ask: Ask,
 }
@@ -64,6 +67,9 @@ struct Set {
     /// Whether it gets no new flow
     #[arg(long, value_name = "BOOL")]
     draining: Option<bool>,
+    /// Share of new flows, 0 (none) to 255, where the scheduler counts weights
+    #[arg(long, value_name = "NUMBER")]
+    weight: Option<u8>,
     #[command(flatten)]
     ask: Ask,
 }
@@ -95,7 +101,10 @@ pub fn run(args: Args) -> Result<(), Exit> {
             let edits = add.named.edits(|service, backend| Edit::AddBackend {
                 service,
                 backend,
-                spec: BackendSpec::default(),
+                spec: BackendSpec {
+                    weight: add.weight.map(i64::from),
+                    ..BackendSpec::default()
+                },
             });
             tell(&add.ask, &edits, "added", "is there as it is")
         }
@@ -103,6 +112,9 @@ pub fn run(args: Args) -> Result<(), Exit> {
             let mut fields = Map::new();
             if let Some(draining) = set.draining {
                 fields.insert("draining".into(), json!(draining));
+            }
+            if let Some(weight) = set.weight {
+                fields.insert("weight".into(), json!(weight));
             }
             if fields.is_empty() {
                 return Err(Exit::Usage(
@@ -173,13 +185,13 @@ fn ls(list: &List) -> Result<(), Exit> {
         return super::print(&format!("{:#}\n", Value::Array(rows)));
     }
     let cells = |row: &Value| {
-        ["service", "backend", "kind", "node", "state"]
+        ["service", "backend", "kind", "node", "weight", "state"]
             .map(|field| cell(&row[field]))
             .to_vec()
     };
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
     super::print(&table::render(
-        &["SERVICE", "BACKEND", "KIND", "NODE", "STATE"],
+        &["SERVICE", "BACKEND", "KIND", "NODE", "WEIGHT", "STATE"],
         &rows,
     ))
 }
@@ -210,6 +222,7 @@ fn backends(service: &Value) -> Vec<Value> {
             "task": task["name"],
             "kind": format!("{} task", cell(&task["place"])),
             "node": task["node"],
+            "weight": task["weight"],
             "draining": task["draining"],
             "health": task["health"],
             "state": state(task),
@@ -220,6 +233,7 @@ fn backends(service: &Value) -> Vec<Value> {
             "service": service["name"],
             "backend": format!("{}:{}", cell(&backend["address"]), cell(&backend["port"])),
             "kind": "plain",
+            "weight": backend["weight"],
             "draining": backend["draining"],
             "health": backend["health"],
             "state": state(backend),

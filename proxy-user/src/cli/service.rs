@@ -3,6 +3,7 @@
 
 mod health;
 mod list;
+mod policy;
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
@@ -27,7 +28,7 @@ enum Verb {
     /// Add a service; adding one that is there as it is changes nothing
     ///
     /// It is kept in the agent's state directory and survives restarts. Example:
-    ///   portico service add web --vip 10.9.0.1:80 --backend 10.0.0.7:8080 --backend 10.0.0.8:8080
+    ///   portico service add web --vip 10.9.0.1:80 --backend 10.0.0.7:8080 --backend 10.0.0.8:8080 --scheduler wrr
     #[command(verbatim_doc_comment)]
     Add(Add),
     /// Change a service that `service add` made; what is not named stays
@@ -35,6 +36,19 @@ enum Verb {
     /// Remove a service that `service add` made, with its backends; removing one that is not there changes nothing
     Rm(Remove),
 }
+
+/// Fields of a service that have a default.
+const UNSET: [&str; 9] = [
+    "vips",
+    "ports",
+    "tasks",
+    "health",
+    "scheduler",
+    "affinity",
+    "client",
+    "allow",
+    "deny",
+];
 
 /// What a service is.
 #[derive(clap::Args)]
@@ -51,6 +65,8 @@ struct Fields {
     tasks: Vec<String>,
     #[arg(long, value_name = "CHECK", help = health::HELP, value_parser = health::parse)]
     health: Option<HealthParams>,
+    #[command(flatten)]
+    policy: policy::Flags,
 }
 
 #[derive(clap::Args)]
@@ -72,8 +88,8 @@ struct Set {
     service: String,
     #[command(flatten)]
     fields: Fields,
-    /// Give a field its default back: vips, ports, tasks or health; repeat for more
-    #[arg(long = "unset", value_name = "FIELD", value_parser = ["vips", "ports", "tasks", "health"])]
+    /// Give a field its default back; repeat for more
+    #[arg(long = "unset", value_name = "FIELD", value_parser = UNSET)]
     unset: Vec<String>,
     #[command(flatten)]
     ask: Ask,
@@ -107,6 +123,11 @@ pub fn run(args: Args) -> Result<(), Exit> {
                     ports: add.fields.ports,
                     tasks: add.fields.tasks,
                     health: add.fields.health,
+                    scheduler: add.fields.policy.scheduler,
+                    affinity: add.fields.policy.affinity,
+                    client: add.fields.policy.client,
+                    allow: add.fields.policy.allow,
+                    deny: add.fields.policy.deny,
                     backends: add
                         .backends
                         .into_iter()
@@ -158,10 +179,25 @@ fn told(edit: &Edit, changed: bool, done: &str, nothing: &str) -> String {
 impl Fields {
     /// What was named.
     fn json(self) -> Map<String, Value> {
-        let named = [("vips", self.vips), ("ports", self.ports), ("tasks", self.tasks)];
+        let policy = self.policy;
+        let named = [
+            ("vips", self.vips),
+            ("ports", self.ports),
+            ("tasks", self.tasks),
+            ("allow", policy.allow),
+            ("deny", policy.deny),
+        ];
         let named = named.into_iter().filter(|(_, list)| !list.is_empty());
         let named = named.map(|(field, list)| (field.to_owned(), json!(list)));
         let health = self.health.map(|health| ("health".to_owned(), json!(health)));
-        named.chain(health).collect()
+        let words = [
+            ("scheduler", policy.scheduler),
+            ("affinity", policy.affinity),
+            ("client", policy.client),
+        ];
+        let words = words
+            .into_iter()
+            .filter_map(|(field, word)| Some((field.to_owned(), json!(word?))));
+        named.chain(health).chain(words).collect()
     }
 }

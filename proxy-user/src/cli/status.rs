@@ -49,6 +49,28 @@ fn health(health: &Value) -> String {
     text
 }
 
+/// `rr 3, mh 1; 2 with affinity`: schedulers always, the rest where it is not the default.
+fn policies(policies: &Value) -> String {
+    let counted = |field: &str| -> Vec<String> {
+        let entries = policies[field].as_object().into_iter().flatten();
+        entries.map(|(word, count)| format!("{word} {count}")).collect()
+    };
+    let mut parts = vec![counted("scheduler").join(", ")];
+    parts.extend(
+        counted("client")
+            .into_iter()
+            .filter(|text| !text.starts_with("preserve ")),
+    );
+    for (field, text) in [("affinity", "with affinity"), ("filtered", "with allow or deny")] {
+        let count = policies[field].as_u64().unwrap_or_default();
+        if count > 0 {
+            parts.push(format!("{count} {text}"));
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("; ")
+}
+
 fn render(status: &Value) -> String {
     let provider = &status["provider"];
     let mut source = format!(
@@ -70,6 +92,7 @@ fn render(status: &Value) -> String {
             row("uptime", format!("{} s", cell(&status["uptime_s"]))),
             row("provider", source),
             row("services", cell(&status["services"])),
+            row("policies", policies(&status["policies"])),
             row(
                 "frontends",
                 format!(
@@ -124,4 +147,24 @@ fn render(status: &Value) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn policies_are_one_line() {
+        let policies = |value| super::policies(&value);
+        assert_eq!(policies(json!({})), "");
+        let plain =
+            json!({ "scheduler": { "rr": 3 }, "client": { "preserve": 3 }, "affinity": 0, "filtered": 0 });
+        assert_eq!(policies(plain), "rr 3");
+        let mixed = json!({ "scheduler": { "mh": 1, "rr": 3 }, "client": { "dsr": 1, "preserve": 3 }, "affinity": 2,
+            "filtered": 1 });
+        assert_eq!(
+            policies(mixed),
+            "mh 1, rr 3; dsr 1; 2 with affinity; 1 with allow or deny"
+        );
+    }
 }

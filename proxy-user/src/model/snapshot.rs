@@ -141,23 +141,17 @@ pub struct ServiceParams {
 }
 
 /// How a service's flows are spread, and who may open them. What is not said has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyParams {
     /// `rr`, `wrr`, `lc`, `wlc`, `sh`, `mh` or `random`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
     /// `NUMBER[s|m|h|d][/PREFIX]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<String>,
     /// `preserve`, `dsr` or `masquerade`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// Prefixes that may open flows to published ports.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Prefixes that may not.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
 }
 

@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use super::super::{ask::cell, table};
+use super::{
+    super::{ask::cell, table},
+    policy,
+};
 
 pub(super) fn render(services: &Value) -> String {
     let list = |value: &Value, show: &dyn Fn(&Value) -> String| -> String {
@@ -60,13 +63,17 @@ pub(super) fn render(services: &Value) -> String {
                     format!("{text}@{}", cell(&vip["network"]))
                 }),
                 ports(&service["ports"]),
+                policy::words(service),
                 who,
                 cell(&service["owner"]),
                 state,
             ]
         })
         .collect();
-    let mut out = table::render(&["SERVICE", "VIPS", "PORTS", "TASKS", "OWNER", "STATUS"], &rows);
+    let mut out = table::render(
+        &["SERVICE", "VIPS", "PORTS", "POLICY", "TASKS", "OWNER", "STATUS"],
+        &rows,
+    );
     let mut ports = services
         .as_array()
         .into_iter()

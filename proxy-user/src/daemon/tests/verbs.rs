@@ -166,6 +166,27 @@ async fn the_operators_verbs_are_enough() {
         (&found["provider"]["kind"], &found["provider"]["state"]),
         (&json!("api"), &json!("ok"))
     );
+    let policy = json!([
+        { "verb": "set-service", "service": "mine", "fields": { "scheduler": "wrr", "affinity": "1m", "allow": ["10.0.0.0/8"] } },
+        { "verb": "set-backend", "service": "mine", "backend": "10.0.0.7:80", "fields": { "weight": 7 } },
+    ]);
+    let answer = edit(&socket, policy).await.unwrap();
+    let mine = &answer["services"][0];
+    assert_eq!(mine["scheduler"], "wrr", "{answer:#}");
+    assert_eq!(mine["affinity"], json!({ "seconds": 60, "prefix": 32 }));
+    assert_eq!(
+        (&mine["allow"], &mine["deny"]),
+        (&json!(["10.0.0.0/8"]), &json!([]))
+    );
+    assert_eq!(mine["backends"][0]["weight"], 7);
+    assert_eq!(
+        status(&socket).await.unwrap()["policies"],
+        json!({ "scheduler": { "wrr": 1 }, "client": { "preserve": 1 }, "affinity": 1, "filtered": 1 })
+    );
+    let wrong = json!([{ "verb": "set-service", "service": "mine", "fields": { "scheduler": "RR" } }]);
+    let (code, text) = edit(&socket, wrong).await.unwrap_err();
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(text.contains("scheduler: 'RR' is none of rr, wrr"), "{text}");
     let drain = json!([{ "verb": "set-backend", "service": "mine", "backend": "10.0.0.7:80", "fields": { "draining": true } }]);
     let answer = edit(&socket, drain).await.unwrap();
     let vip = &answer["services"][0]["vips"][0];

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::snapshot::{BackendParams, HOST, HealthParams, PortParams, Problem, ServiceParams};
+use crate::model::{
+    policy::weight,
+    snapshot::{BackendParams, HOST, HealthParams, PolicyParams, PortParams, Problem, ServiceParams},
+};
 
 /// A service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,21 @@ pub struct ServiceSpec {
     /// How backends and tasks are checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthParams>,
+    /// Who gets a new flow: `rr`, `wrr`, `lc`, `wlc`, `sh`, `mh` or `random`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// How long a client keeps its backend: `NUMBER[s|m|h|d][/PREFIX]` or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// What tasks see as the client: `preserve`, `dsr` or `masquerade`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Prefixes that may open flows to published ports; if there are any, nobody else may.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Prefixes that may not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
     /// `ADDRESS:PORT` -> how it serves.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub backends: BTreeMap<String, BackendSpec>,
@@ -33,6 +51,9 @@ pub struct ServiceSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendSpec {
+    /// Its share of new flows, 0 to 255; `None` = 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
     /// Gets no new flow, keeps the old ones.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
@@ -45,6 +66,7 @@ impl ServiceSpec {
             name: name.into(),
             tasks: self.tasks.clone(),
             health: self.health.clone(),
+            policy: self.policy(),
             ..ServiceParams::default()
         };
         for vip in &self.vips {
@@ -58,11 +80,17 @@ impl ServiceSpec {
             }
         }
         for (text, spec) in &self.backends {
+            // Judged here, because the Writer knows a backend's position only.
+            if let Err(why) = weight(spec.weight) {
+                let field = format!("backends[{text}].weight");
+                params.problems.push(Problem::new(field, why));
+                continue;
+            }
             match text.parse::<SocketAddr>() {
                 Ok(address) => params.backends.push(BackendParams {
                     address: address.ip().to_string(),
                     port: address.port().into(),
-                    weight: None,
+                    weight: spec.weight,
                     draining: spec.draining,
                 }),
                 Err(_) => params.problems.push(Problem::new(
@@ -72,6 +100,17 @@ impl ServiceSpec {
             }
         }
         Arc::new(params)
+    }
+
+    /// How its flows are spread, and who may open them.
+    pub fn policy(&self) -> PolicyParams {
+        PolicyParams {
+            scheduler: self.scheduler.clone(),
+            affinity: self.affinity.clone(),
+            client: self.client.clone(),
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+        }
     }
 }
 

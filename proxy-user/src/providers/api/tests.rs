@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::{Value, from_value, json};
 
 use super::*;
+use crate::model::snapshot::PolicyParams;
 
 fn edits(list: Value) -> Vec<Edit> {
     from_value(list).expect("edits")
@@ -129,6 +130,82 @@ fn what_is_wrong_is_said_and_changes_nothing() {
         assert!(!error.contains("stays in force"), "{error}");
     }
     assert_eq!(store.state(), before);
+}
+
+#[test]
+fn a_policy_is_kept_and_a_wrong_word_names_field_and_choices() {
+    let (folder, store) = store();
+    let policy = json!({ "vips": ["10.9.0.1:80"], "scheduler": "mh", "affinity": "10m/24", "client": "dsr",
+        "allow": ["10.0.0.0/8"], "deny": ["10.1.0.0/16"], "backends": { "10.0.0.7:8080": { "weight": 3 } } });
+    store
+        .apply(&edits(json!([
+            { "verb": "add-service", "service": "web", "spec": policy },
+            { "verb": "add-backend", "service": "web", "backend": "10.0.0.8:8080", "spec": { "weight": 0 } },
+        ])))
+        .unwrap();
+    let reopened = Store::open(&folder.path().join("state")).unwrap();
+    assert_eq!(reopened.state(), store.state());
+    let web = &reopened.wanted().services[0];
+    let weights: Vec<Option<i64>> = web.backends.iter().map(|backend| backend.weight).collect();
+    assert_eq!(weights, [Some(3), Some(0)]);
+    let text = |text: &str| Some(text.to_owned());
+    let expected = PolicyParams {
+        scheduler: text("mh"),
+        affinity: text("10m/24"),
+        client: text("dsr"),
+        allow: vec!["10.0.0.0/8".into()],
+        deny: vec!["10.1.0.0/16".into()],
+    };
+    assert_eq!(web.policy, expected);
+
+    let before = store.state();
+    let set = |fields: Value| json!({ "verb": "set-service", "service": "web", "fields": fields });
+    let weigh = |weight: Value| json!({ "verb": "set-backend", "service": "web", "backend": "10.0.0.7:8080", "fields": { "weight": weight } });
+    for (edit, expected) in [
+        (
+            set(json!({ "scheduler": "sed" })),
+            "scheduler: 'sed' is none of rr, wrr, lc, wlc, sh, mh, random",
+        ),
+        (
+            set(json!({ "client": "nat" })),
+            "client: 'nat' is none of preserve, dsr, masquerade",
+        ),
+        (
+            set(json!({ "affinity": "soon" })),
+            "affinity: 'soon' is not a time; the form is NUMBER[s|m|h|d][/PREFIX], or none",
+        ),
+        (
+            set(json!({ "allow": ["10.0.0.1/8"] })),
+            "allow[0]: '10.0.0.1/8' has bits behind its prefix; 10.0.0.0/8 is meant?",
+        ),
+        (
+            set(json!({ "deny": ["here"] })),
+            "deny[0]: 'here' is not an IPv4 prefix (ADDRESS or ADDRESS/BITS)",
+        ),
+        (
+            weigh(json!(256)),
+            "backends[10.0.0.7:8080].weight: 256 is not a weight (0 to 255)",
+        ),
+        (
+            weigh(json!(-1)),
+            "backends[10.0.0.7:8080].weight: -1 is not a weight (0 to 255)",
+        ),
+    ] {
+        let error = store.apply(&edits(json!([edit]))).unwrap_err().to_string();
+        assert!(error.contains(expected), "{edit}: {error}");
+    }
+    assert_eq!(store.state(), before);
+
+    let list = json!([
+        set(json!({ "scheduler": null, "affinity": null, "client": null, "allow": null, "deny": null })),
+        weigh(Value::Null),
+    ]);
+    store.apply(&edits(list)).unwrap();
+    let web = &store.wanted().services[0];
+    assert_eq!(
+        (&web.policy, web.backends[0].weight),
+        (&PolicyParams::default(), None)
+    );
 }
 
 #[test]
