@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     links::{CLIENT, FAR_ADDRESS},
-    plan::Contestant,
+    plan::{CONNECTIONS_MAX, Contestant},
     site::{
         BALANCER, BPFFS, FAR, PORT, SOCKET, Site, VIP, WHO, get, get_within, http_preamble, nginx_config,
     },
@@ -74,6 +74,13 @@ fn ipvs(site: &mut Site, forward: &str) -> Result<()> {
     .context(CHURNED)?;
     let more = ["--dataplane", "ipvs", "--ipvs-forward", forward];
     start_agent(site, "lb", &toml, None, &more)?;
+    if site.row.flows > 0 {
+        // Of TCP, of TCP that has ended, and of UDP; 0 leaves one as it is.
+        cmd::text(
+            site.inside("lb", "ipvsadm")
+                .args(["--set", "0", "0", &LASTING.to_string()]),
+        )?;
+    }
     if !cmd::exists("ipvsadm") {
         return Ok(());
     }
@@ -98,6 +105,39 @@ fn check_table(table: &str, services: u32, backends: u32, method: &str) -> Resul
         "ipvsadm -Ln has {found} services and {destinations} destinations:\n{table}"
     );
     Ok(())
+}
+
+/// Seconds that a row's flows are remembered: longer than any run.
+const LASTING: u32 = 24 * 60 * 60;
+
+/// Flows of datagrams that a contestant in the kernel says it remembers.
+pub fn flows_known(site: &Site) -> Result<u64> {
+    if site.row.contestant == Contestant::IpvsNat {
+        let table = cmd::text(site.inside("lb", "ipvsadm").arg("-Ln"))?;
+        return Ok(connections_of_datagrams(&table));
+    }
+    let mut command = cmd::lab(&paths::binary("portico").to_string_lossy());
+    command
+        .args(["flows", "--json", "--limit", "1", "--protocol", "udp", "--socket"])
+        .arg(site.folder.join(SOCKET));
+    let said: serde_json::Value = serde_json::from_str(&cmd::text(&mut command)?).context("flows")?;
+    said["matching"].as_u64().context("the number of flows")
+}
+
+/// The last two columns of UDP destinations: active and inactive connections.
+fn connections_of_datagrams(table: &str) -> u64 {
+    let (mut all, mut datagrams) = (0, false);
+    for line in table.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["->", .., active, inactive] if datagrams => {
+                all += active.parse().unwrap_or(0) + inactive.parse().unwrap_or(0);
+            }
+            ["->", ..] => (),
+            _ => datagrams = words.first() == Some(&"UDP"),
+        }
+    }
+    all
 }
 
 /// Origins that answer with the balancer's address, and a balancer that forwards such answers.
@@ -358,6 +398,9 @@ fn start(site: &mut Site, name: &str, agent: &Agent<'_>) -> Result<()> {
         // Half of a table that hashes is about what fits without one driving out another.
         let flows = site.row.flows.saturating_mul(2).max(FLOWS_MIN);
         command.args(["--flows", &flows.to_string()]);
+        if site.row.flows > 0 {
+            command.args(["--flow-timeouts", &format!("udp={LASTING},udp-stream={LASTING}")]);
+        }
     }
     command.args(agent.more);
     command
@@ -460,7 +503,7 @@ fn nginx_http(site: &mut Site) -> Result<()> {
 fn balancing_nginx(site: &mut Site, blocks: &str) -> Result<()> {
     let folder = site.folder.join("balancer");
     fs::create_dir_all(&folder).context("nginx's folder")?;
-    let pid = site.nginx("lb", "balancer", &nginx_config(&folder, blocks))?;
+    let pid = site.nginx("lb", "balancer", &nginx_config(&folder, CONNECTIONS_MAX, blocks))?;
     site.is_balancer(pid);
     site.wait_listens("client", BALANCER, PORT)
 }
@@ -514,5 +557,12 @@ mod tests {
             "a destination is missing"
         );
         assert!(check_table(table, 1, 2, "Route").is_err(), "another way");
+        assert_eq!(connections_of_datagrams(table), 0);
+        let busy = table.replace("Masq 1 0 0", "Masq 1 3 500");
+        assert_eq!(
+            connections_of_datagrams(&busy),
+            1006,
+            "those of TCP are not meant"
+        );
     }
 }

@@ -35,6 +35,12 @@ impl Site {
             writeln!(text, "netns add {}", self.namespace(name))?;
         }
         cmd::feed(cmd::lab("ip").args(["-batch", "-"]), &text)?;
+        for name in ["lb"].iter().chain(far).copied() {
+            self.no_ipv6(name);
+        }
+        for (name, _) in &origins {
+            self.no_ipv6(name);
+        }
         if self.row.far {
             self.lan()?;
         } else {
@@ -78,6 +84,12 @@ impl Site {
             self.setting(name, "ipv4/tcp_tw_reuse", "1")?;
         }
         Ok(())
+    }
+
+    /// What a hundred ports of a bridge tell each other about their IPv6 addresses is nobody's cost. A kernel without
+    /// IPv6 has no such setting.
+    fn no_ipv6(&self, name: &str) {
+        let _ = self.setting(name, "ipv6/conf/all/disable_ipv6", "1");
     }
 
     /// Where the origins' bridge is.

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, FromRawFd as _},
     thread,
     time::{Duration, Instant},
 };
@@ -34,7 +34,7 @@ pub enum Own {
         #[arg(long)]
         seconds: u32,
     },
-    /// Opens flows that answer once and stay known
+    /// Opens flows of one datagram each
     Fill {
         to: SocketAddrV4,
         #[arg(long)]
@@ -83,7 +83,7 @@ pub fn run(own: &Own) -> Result<u8> {
         Own::Echo { name, listen } => echo(name, listen)?,
         Own::Udp { to, seconds, sockets } => say(&udp(to, *seconds, *sockets)?)?,
         Own::Connect { to, seconds } => say(&connect(to, *seconds)?)?,
-        Own::Fill { to, flows, from } => println!("{}", fill(*to, *flows, from)?),
+        Own::Fill { to, flows, from } => fill(*to, *flows, from)?,
     }
     Ok(0)
 }
@@ -238,25 +238,78 @@ fn ask(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// The number of flows that were answered.
-fn fill(to: SocketAddrV4, flows: u32, from: &[Ipv4Addr]) -> Result<u32> {
-    let mut answered = 0;
-    let mut echo = [0; DATAGRAM];
+/// Sends a datagram from each source, which makes a flow of it; a balancer that remembers flows says how many there
+/// are.
+///
+/// A socket for each would be most of the work, so they are written as whole packets. Now and then an ordinary socket
+/// waits for an echo, so that no queue on the way gets longer than [`AT_ONCE`].
+fn fill(to: SocketAddrV4, flows: u32, from: &[Ipv4Addr]) -> Result<()> {
+    ensure!(
+        flows <= PORTS * from.len() as u32,
+        "{} addresses are too few for {flows} flows",
+        from.len()
+    );
+    // SAFETY: no memory involved. IPPROTO_RAW means that packets come with their IPv4 header (raw(7)).
+    let raw = unsafe {
+        libc::socket(
+            libc::AF_INET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::IPPROTO_RAW,
+        )
+    };
+    ensure!(raw >= 0, "a raw socket: {}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor was just opened, and nobody else has it.
+    let raw = unsafe { std::fs::File::from_raw_fd(raw) };
+    // SAFETY: plain integers, for which zero is a value.
+    let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    address.sin_family = libc::AF_INET as libc::sa_family_t;
+    address.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+    let pace = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    pace.connect(to)?;
+    pace.set_read_timeout(Some(PATIENCE))?;
     for number in 0..flows {
-        let address = from
-            .get((number / PORTS) as usize)
-            .with_context(|| format!("{} addresses are too few for {flows} flows", from.len()))?;
+        let source = from[(number / PORTS) as usize];
         let port = u16::try_from(FIRST_PORT + number % PORTS)?;
-        // A port that something else has is a flow less.
-        let Ok(socket) = UdpSocket::bind((*address, port)) else {
-            continue;
+        let packet = datagram(SocketAddrV4::new(source, port), to);
+        // SAFETY: packet and address are as long as is said, and live until the call returns.
+        let sent = unsafe {
+            libc::sendto(
+                raw.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const address).cast(),
+                size_of_val(&address) as libc::socklen_t,
+            )
         };
-        socket.connect(to)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(&[0; DATAGRAM])?;
-        answered += u32::from(socket.recv(&mut echo).is_ok());
+        ensure!(sent >= 0, "a datagram: {}", std::io::Error::last_os_error());
+        if number % AT_ONCE == AT_ONCE - 1 {
+            pace.send(&[0; DATAGRAM])?;
+            pace.recv(&mut [0; DATAGRAM])
+                .context("no echo between the flows")?;
+        }
     }
-    Ok(answered)
+    Ok(())
+}
+
+/// A tenth of what a network device's input queue has room for by default.
+const AT_ONCE: u32 = 100;
+const HEADERS: usize = 20 + 8;
+
+/// An IPv4 packet (RFC 791) with a UDP datagram (RFC 768), zeros, without a checksum; the kernel fills in that of the
+/// IPv4 header and its length.
+fn datagram(from: SocketAddrV4, to: SocketAddrV4) -> [u8; HEADERS + DATAGRAM] {
+    let mut packet = [0; HEADERS + DATAGRAM];
+    let [ip, udp] = [0, 20];
+    packet[ip] = 0x45;
+    packet[ip + 8] = 64;
+    packet[ip + 9] = libc::IPPROTO_UDP as u8;
+    packet[ip + 12..ip + 16].copy_from_slice(&from.ip().octets());
+    packet[ip + 16..ip + 20].copy_from_slice(&to.ip().octets());
+    packet[udp..udp + 2].copy_from_slice(&from.port().to_be_bytes());
+    packet[udp + 2..udp + 4].copy_from_slice(&to.port().to_be_bytes());
+    packet[udp + 4..udp + 6].copy_from_slice(&((8 + DATAGRAM) as u16).to_be_bytes());
+    packet
 }
 
 /// Microseconds at 50, 75, 90 and 99 %.
@@ -291,8 +344,27 @@ mod tests {
         assert!(said.requests > 10 && said.shares.len() == 2, "{said:?}");
         assert_eq!(said.shares.values().sum::<u64>(), said.requests);
         assert_eq!(said.latency.len(), 4);
-        assert_eq!(fill(to[0], 50, &[Ipv4Addr::LOCALHOST]).unwrap(), 50);
-        assert!(fill(to[0], PORTS + 1, &[]).is_err());
+        assert!(fill(to[0], PORTS + 1, &[Ipv4Addr::LOCALHOST]).is_err());
+    }
+
+    #[test]
+    fn datagrams_of_many_sources_arrive() {
+        if !crate::cmd::is_root() {
+            return eprintln!("raw sockets need root: not tested");
+        }
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(to) = receiver.local_addr().unwrap() else {
+            panic!("not IPv4")
+        };
+        let flows = AT_ONCE - 1;
+        fill(to, flows, &[Ipv4Addr::LOCALHOST]).unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        for number in 0..flows {
+            let mut datagram = [1; 2 * DATAGRAM];
+            let (length, from) = receiver.recv_from(&mut datagram).unwrap();
+            assert_eq!(&datagram[..length], [0; DATAGRAM]);
+            assert_eq!(u32::from(from.port()), FIRST_PORT + number);
+        }
     }
 
     #[test]

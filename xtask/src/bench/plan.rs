@@ -222,6 +222,11 @@ pub struct Row {
 /// Backends of a row that says nothing else.
 pub const BACKENDS: u32 = 2;
 
+/// That a balancer or all of its backends have room for.
+pub const CONNECTIONS_MAX: u32 = 8192;
+/// For looks at a backend's status, and for a share that is more than fair.
+const CONNECTIONS_SPARE: u32 = 128;
+
 fn usual_backends() -> u32 {
     BACKENDS
 }
@@ -245,6 +250,11 @@ impl Row {
             far: self.far,
             ..Row::of(Direct)
         }
+    }
+
+    /// Connections that each backend has room for: many backends share the load, and what is not used by it is memory.
+    pub fn origin_connections(self) -> u32 {
+        CONNECTIONS_MAX / self.backends.max(1) + CONNECTIONS_SPARE
     }
 
     /// Whether only the contestant is special.

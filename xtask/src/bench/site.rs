@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use super::plan::{Contestant, Row};
+use super::plan::{Contestant, Row, Workload};
 use crate::{cmd, paths};
 
 /// Of every namespace and scratch folder of the bench.
@@ -157,7 +157,9 @@ impl Site {
     fn origin(&mut self, name: &str) -> Result<()> {
         let folder = self.folder.join(name);
         fs::create_dir_all(folder.join("html")).with_context(|| folder.display().to_string())?;
-        fs::write(folder.join("html/bulk"), vec![b'.'; BULK]).context("bulk")?;
+        if self.row.does(Workload::Bulk) {
+            fs::write(folder.join("html/bulk"), vec![b'.'; BULK]).context("bulk")?;
+        }
         let server = format!(
             "server {{ listen {PORT} backlog=4096; root {}/html; location = /bulk {{ }} \
              location = {WHO} {{ return 200 $remote_addr; }} \
@@ -167,6 +169,7 @@ impl Site {
         );
         let config = nginx_config(
             &folder,
+            self.row.origin_connections(),
             &format!("http {{ {} {server} }}", http_preamble(&folder)),
         );
         self.nginx(name, name, &config)?;
@@ -400,11 +403,13 @@ fn remove(folder: &Path, prefix: &str) {
 }
 
 /// nginx with one process, and modules of the distribution.
-pub fn nginx_config(folder: &Path, blocks: &str) -> String {
+///
+/// It takes its memory for connections at once, 0.5 KiB for each.
+pub fn nginx_config(folder: &Path, connections: u32, blocks: &str) -> String {
     let at = folder.display();
     format!(
         "include /etc/nginx/modules-enabled/*.conf;\ndaemon off; master_process off; worker_processes 1;\n\
-         pid {at}/nginx.pid; error_log stderr;\nevents {{ worker_connections 8192; }}\n{blocks}\n"
+         pid {at}/nginx.pid; error_log stderr;\nevents {{ worker_connections {connections}; }}\n{blocks}\n"
     )
 }
 
