@@ -31,6 +31,7 @@ pub mod snippets;
 
 pub mod labels;
 pub mod listener;
+pub mod slots;
 pub mod source;
 pub mod state;
 pub mod table;

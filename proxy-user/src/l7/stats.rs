@@ -4,14 +4,14 @@
 //! A backend is one destination of a service; its name and its server's are HAProxy's in the original. Each worker has
 //! a shard of its own, on cache lines of its own, and adds with a load and a store; a scrape adds the shards up.
 
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use hyper::StatusCode;
 
 use super::metrics::Cell;
 use super::refusal::Refusal;
+use super::slots::Slots;
 
 pub mod csv;
 pub mod page;
@@ -145,11 +145,10 @@ pub fn class(status: StatusCode) -> usize {
     }
 }
 
-/// Numbers backends, so that a worker finds its reference by index.
+/// The backends that are in use.
 pub struct Backends {
     workers: usize,
-    by_name: HashMap<(Box<str>, Box<str>), Weak<Backend>>,
-    slots: Vec<Weak<Backend>>,
+    slots: Slots<(Box<str>, Box<str>), Backend>,
 }
 
 impl Backends {
@@ -157,33 +156,23 @@ impl Backends {
     pub fn new(workers: usize) -> Self {
         Backends {
             workers,
-            by_name: HashMap::new(),
-            slots: Vec::new(),
+            slots: Slots::default(),
         }
     }
 
     /// The backend of this name that is in use, or a new one.
     pub fn intern(&mut self, name: String, server: &str) -> Arc<Backend> {
         let key = (name.into_boxed_str(), Box::from(server));
-        if let Some(backend) = self.by_name.get(&key).and_then(Weak::upgrade) {
+        if let Some(backend) = self.slots.get(&key) {
             return backend;
         }
-        let slot = match self.slots.iter().position(|slot| slot.strong_count() == 0) {
-            Some(free) => free,
-            None => {
-                self.slots.push(Weak::new());
-                self.slots.len() - 1
-            }
-        };
-        let backend = Arc::new(Backend {
+        let (name, server) = key.clone();
+        let shards = (0..self.workers).map(|_| Shard::default()).collect();
+        self.slots.add(key, |slot| Backend {
             slot,
-            name: key.0.clone(),
-            server: key.1.clone(),
-            shards: (0..self.workers).map(|_| Shard::default()).collect(),
-        });
-        self.slots[slot] = Arc::downgrade(&backend);
-        self.by_name.retain(|_, backend| backend.strong_count() > 0);
-        self.by_name.insert(key, Arc::downgrade(&backend));
-        backend
+            name,
+            server,
+            shards,
+        })
     }
 }

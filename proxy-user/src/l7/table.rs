@@ -7,8 +7,8 @@
 //! Several sources may speak of one name. A call wins over labels, and labels win over the environment, whoever came
 //! first. A removal by a call hides what the others say until they say something new.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
@@ -18,6 +18,7 @@ use super::listen::{NoPorts, Ports};
 use super::params::{Params, Problem, read_service};
 use super::router::{CompiledService, Snapshot};
 use super::settings::{ServiceDefaults, Settings};
+use super::slots::Slots;
 use super::source::{Clock, Kept, KeptService, Source};
 use super::spec::ServiceSpec;
 use super::stats::Backends;
@@ -449,37 +450,26 @@ fn certificate(spec: &ServiceSpec) -> Option<(String, Vec<u8>)> {
     Some((name, spec.service_cert.reveal().replace("\\n", "\n").into_bytes()))
 }
 
-/// Numbers the upstreams so that a worker finds its group by index.
+/// The upstreams that are in use.
 #[derive(Default)]
 struct UpstreamSlots {
-    by_target: HashMap<Arc<Target>, Weak<Upstream>>,
-    slots: Vec<Weak<Upstream>>,
+    slots: Slots<Arc<Target>, Upstream>,
     generation: u64,
 }
 
 impl Upstreams for UpstreamSlots {
     fn intern(&mut self, target: Target) -> Arc<Upstream> {
-        if let Some(upstream) = self.by_target.get(&target).and_then(Weak::upgrade) {
+        let target = Arc::new(target);
+        if let Some(upstream) = self.slots.get(&target) {
             return upstream;
         }
-        let slot = match self.slots.iter().position(|slot| slot.strong_count() == 0) {
-            Some(free) => free,
-            None => {
-                self.slots.push(Weak::new());
-                self.slots.len() - 1
-            }
-        };
         self.generation += 1;
-        let upstream = Arc::new(Upstream {
+        let generation = self.generation;
+        self.slots.add(target.clone(), |slot| Upstream {
             slot,
-            generation: self.generation,
-            target: Arc::new(target),
-        });
-        self.slots[slot] = Arc::downgrade(&upstream);
-        self.by_target.retain(|_, upstream| upstream.strong_count() > 0);
-        self.by_target
-            .insert(upstream.target.clone(), Arc::downgrade(&upstream));
-        upstream
+            generation,
+            target,
+        })
     }
 }
 
