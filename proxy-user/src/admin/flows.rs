@@ -3,7 +3,7 @@
 //!
 //! A flow is shown once: as its entry node sees it, and on the node of its task as what came through the tunnel.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use hyper::{Request, StatusCode, body::Incoming};
 use proxy_ebpf::{
@@ -80,10 +80,12 @@ fn show(shared: &Shared, filter: &Filter) -> Result<Value, Failure> {
     let (mut rows, mut matching) = (Vec::new(), 0_u64);
     mirror
         .flows(|row| {
-            if let Some(value) = reader.read(&row).filter(|value| filter.matches(&row, value)) {
+            let seen = reader.see(&row);
+            if let Some(seen) = seen.filter(|seen| filter.matches(seen, || reader.backend(seen))) {
                 matching += 1;
+                // Of a million flows all are counted, and few are written down.
                 if rows.len() < limit {
-                    rows.push(value);
+                    rows.push(reader.show(&seen));
                 }
             }
         })
@@ -100,9 +102,10 @@ fn forget(shared: &Shared, filter: &Filter) -> Result<Value, Failure> {
     let mut flows = 0_u64;
     mirror
         .flows(|row| {
-            let Some(value) = reader.read(&row).filter(|value| filter.matches(&row, value)) else {
+            let matches = |seen: Seen<'_>| filter.matches(&seen, || reader.backend(&seen));
+            if !reader.see(&row).is_some_and(matches) {
                 return;
-            };
+            }
             flows += 1;
             sides.insert(row.key, ());
             if row.key.side == ENTRY {
@@ -118,11 +121,21 @@ fn forget(shared: &Shared, filter: &Filter) -> Result<Value, Failure> {
                     sides.insert(FlowKey::new(ENTRY, row.key.protocol, masked, local), ());
                 }
             }
-            drop(value);
         })
         .map_err(failed)?;
     let entries = mirror.flush(|row| sides.contains_key(&row.key)).map_err(failed)?;
     Ok(json!({ "flushed": flows, "entries": entries }))
+}
+
+/// What a flow is about, as people know it; addresses and ports in network order.
+struct Seen<'a> {
+    row: &'a Row,
+    /// Whether this node was asked; otherwise it came through the tunnel.
+    entry: bool,
+    /// What the client used.
+    used: (u32, u16),
+    task: (u32, u16),
+    service: Option<&'a str>,
 }
 
 /// Makes a flow readable.
@@ -141,71 +154,131 @@ impl Reader {
     }
 
     /// Nothing for the sides that are not shown.
-    fn read(&self, row: &Row) -> Option<Value> {
+    fn see<'a>(&'a self, row: &'a Row) -> Option<Seen<'a>> {
         let (key, flow) = (&row.key, &row.flow);
         let entry = key.side == ENTRY;
         if flow.flags & BACK != 0 || (!entry && flow.node_be == 0) {
             return None;
         }
-        let used = if entry {
-            (key.local_be, key.local_port_be)
-        } else {
-            (flow.nat_addr_be, flow.nat_port_be)
-        };
+        let (local, nat) = (
+            (key.local_be, key.local_port_be),
+            (flow.nat_addr_be, flow.nat_port_be),
+        );
+        let (used, task) = if entry { (local, nat) } else { (nat, local) };
         let frontend = FrontendKey {
             port_be: used.1,
             protocol: key.protocol,
             kind: PUBLISHED,
             ..FrontendKey::default()
         };
-        let task = if entry {
-            (flow.nat_addr_be, flow.nat_port_be)
-        } else {
-            (key.local_be, key.local_port_be)
-        };
-        let backend: Option<&Backend> = (entry && flow.backend != 0)
-            .then(|| self.look.backend(flow.backend))
-            .flatten();
-        Some(json!({
+        let service = self.names.service(&frontend);
+        Some(Seen {
+            row,
+            entry,
+            used,
+            task,
+            service,
+        })
+    }
+
+    fn backend(&self, seen: &Seen<'_>) -> Value {
+        let id = seen.row.flow.backend;
+        let backend: Option<&Backend> = (seen.entry && id != 0).then(|| self.look.backend(id)).flatten();
+        json!(backend.map(|backend| self.names.backend(id, backend)))
+    }
+
+    fn show(&self, seen: &Seen<'_>) -> Value {
+        let (key, flow) = (&seen.row.key, &seen.row.flow);
+        json!({
             "protocol": protocol(key.protocol),
             "client": address(key.client_be, key.client_port_be).to_string(),
-            "used": address(used.0, used.1).to_string(),
-            "service": self.names.service(&frontend),
-            "task_address": address(task.0, task.1).to_string(),
-            "backend": backend.map(|backend| self.names.backend(flow.backend, backend)),
+            "used": address(seen.used.0, seen.used.1).to_string(),
+            "service": seen.service,
+            "task_address": address(seen.task.0, seen.task.1).to_string(),
+            "backend": self.backend(seen),
             "state": state(flow.state),
-            "idle_s": row.idle_s,
-            "side": if entry { "entry" } else { "from tunnel" },
-            "entry_node": (!entry).then(|| ip(flow.node_be).to_string()),
+            "idle_s": seen.row.idle_s,
+            "side": if seen.entry { "entry" } else { "from tunnel" },
+            "entry_node": (!seen.entry).then(|| ip(flow.node_be).to_string()),
             "masqueraded_as": (flow.peer_be != 0).then(|| address(flow.peer_be, flow.peer_port_be).to_string()),
-        }))
+        })
     }
 }
 
 impl Filter {
-    fn matches(&self, row: &Row, shown: &Value) -> bool {
-        let is = |wanted: &Option<String>, value: &Value| {
-            wanted
-                .as_ref()
-                .is_none_or(|wanted| value.as_str() == Some(wanted))
+    /// `backend` names it, which is work that few questions need.
+    fn matches(&self, seen: &Seen<'_>, backend: impl Fn() -> Value) -> bool {
+        let key = &seen.row.key;
+        let is_backend = |wanted: &String| {
+            let task = address(seen.task.0, seen.task.1);
+            let backend = backend();
+            backend["task"] == **wanted
+                || backend["address"] == **wanted
+                || task.to_string() == *wanted
+                || task.ip().to_string() == *wanted
         };
-        let client: Ipv4Addr = ip(row.key.client_be);
-        let backend = |wanted: &String| {
-            let task_address = shown["task_address"].as_str().unwrap_or_default();
-            let address = task_address.rsplit_once(':').map_or("", |(address, _)| address);
-            shown["backend"]["task"] == **wanted
-                || shown["backend"]["address"] == **wanted
-                || task_address == wanted
-                || address == wanted
+        let is = |wanted: &Option<String>, word: &str| wanted.as_ref().is_none_or(|wanted| wanted == word);
+        (self.service.as_ref()).is_none_or(|wanted| seen.service == Some(wanted))
+            && is(&self.state, state(seen.row.flow.state))
+            && (self.protocol.is_none() || is(&self.protocol, &protocol(key.protocol)))
+            && self.client.is_none_or(|net| net.contains(&ip(key.client_be)))
+            && self.port.is_none_or(|wanted| wanted == u16::from_be(seen.used.1))
+            && self.backend.as_ref().is_none_or(is_backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxy_ebpf::abi::{Flow, PROTO_TCP, flow::OPEN};
+    use serde_json::from_value;
+
+    use super::*;
+
+    #[test]
+    fn a_flow_matches_what_is_said_of_it_and_nothing_else() {
+        let be = |text: &str| u32::from_ne_bytes(text.parse::<std::net::Ipv4Addr>().unwrap().octets());
+        let [client, node, task] = ["10.0.1.2", "192.168.0.1", "172.18.0.5"].map(be);
+        let [used, target] = [8080_u16, 80].map(u16::to_be);
+        let row = Row {
+            key: FlowKey::new(ENTRY, PROTO_TCP, (client, 4000_u16.to_be()), (node, used)),
+            flow: Flow {
+                state: OPEN,
+                ..Flow::default()
+            },
+            idle_s: 0,
         };
-        let port = shown["used"].as_str().and_then(|used| used.rsplit_once(':'));
-        is(&self.service, &shown["service"])
-            && is(&self.state, &shown["state"])
-            && is(&self.protocol, &shown["protocol"])
-            && self.client.is_none_or(|net| net.contains(&client))
-            && self.backend.as_ref().is_none_or(backend)
-            && self
-                .port
-                .is_none_or(|wanted| port.is_some_and(|(_, port)| port == wanted.to_string()))
+        let seen = Seen {
+            row: &row,
+            entry: true,
+            used: (node, used),
+            task: (task, target),
+            service: Some("web"),
+        };
+        let asked = std::cell::Cell::new(0);
+        let matches = |filter: Value| {
+            let filter: Filter = from_value(filter).unwrap();
+            filter.matches(&seen, || {
+                asked.set(asked.get() + 1);
+                json!({ "task": "web.1", "address": "10.0.9.5" })
+            })
+        };
+        assert!(matches(json!({})));
+        let all = json!({ "service": "web", "client": "10.0.1.0/24", "state": "established", "protocol": "tcp",
+            "port": 8080 });
+        assert!(matches(all));
+        for (field, other) in [
+            ("service", json!("other")),
+            ("client", json!("10.0.2.0/24")),
+            ("state", json!("closing")),
+            ("protocol", json!("udp")),
+            ("port", json!(80)),
+        ] {
+            assert!(!matches(json!({ field: other })), "{field}");
+        }
+        assert_eq!(asked.get(), 0, "no backend was asked for");
+        for name in ["web.1", "10.0.9.5", "172.18.0.5", "172.18.0.5:80"] {
+            assert!(matches(json!({ "backend": name })), "{name}");
+        }
+        assert!(!matches(json!({ "backend": "web.2" })));
     }
 }
