@@ -2,8 +2,10 @@
 //! `portico service`.
 
 mod health;
+mod ipvsadm;
 mod list;
 mod policy;
+mod transfer;
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
@@ -35,6 +37,12 @@ enum Verb {
     Set(Set),
     /// Remove a service that `service add` made, with its backends; removing one that is not there changes nothing
     Rm(Remove),
+    /// Print the services that `service add` made as `ipvsadm -S -n` prints them
+    Export(transfer::Export),
+    /// Add the services of a table that `ipvsadm -S -n` printed, all or none
+    ///
+    /// A line that Portico has no equal for is refused with its number and the reason, and nothing is done.
+    Import(transfer::Import),
 }
 
 /// Fields of a service that have a default.
@@ -155,6 +163,8 @@ pub fn run(args: Args) -> Result<(), Exit> {
                 told(edit, changed, "changed", "was so already")
             })
         }
+        Verb::Export(export) => transfer::export(&export),
+        Verb::Import(import) => transfer::import(&import),
         Verb::Rm(remove) => {
             let edits = remove
                 .services

@@ -13,7 +13,7 @@ mod store;
 
 pub use edit::{Edit, EditError};
 pub use spec::{BackendSpec, ServiceSpec};
-pub use store::{Done, State, Store, StoreError};
+pub use store::{Done, State, Store, StoreError, trial};
 
 use std::sync::Arc;
 

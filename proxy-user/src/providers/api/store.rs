@@ -2,6 +2,7 @@
 //! What the operator's verbs have said, in memory and on the disk.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +15,7 @@ use super::{Edit, EditError, KIND, STATE_BYTES_MAX, Wanted, edit::Services};
 use crate::{
     durable,
     model::{
-        Cookie, Snapshot, Writer,
+        Cookie, Refusal, Snapshot, Writer,
         snapshot::{HOST, INGRESS, NetworkParams, ServiceParams},
     },
 };
@@ -179,10 +180,7 @@ fn read(text: &[u8]) -> Result<State, String> {
 /// Lets a Writer of its own judge the new state as a change of the old one. What the other provider has is not
 /// known here: its networks are taken to exist, and its tasks are left out.
 fn check(old: &State, new: &State) -> Result<(), EditError> {
-    let mut writer = Writer::new(Cookie(0));
-    writer.apply(&alone(old));
-    let refusals = writer.apply(&alone(new));
-    let texts: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    let texts: Vec<String> = refusals(old, new).iter().map(ToString::to_string).collect();
     if texts.is_empty() {
         Ok(())
     } else {
@@ -192,6 +190,31 @@ fn check(old: &State, new: &State) -> Result<(), EditError> {
                 .replace(" (the last good version stays in force)", ""),
         ))
     }
+}
+
+fn refusals(old: &State, new: &State) -> Vec<Refusal> {
+    let mut writer = Writer::new(Cookie(0));
+    writer.apply(&alone(old));
+    writer.apply(&alone(new)).to_vec()
+}
+
+/// Which edits the state could not take, by position, and why, as far as that is known without the other provider.
+pub fn trial(state: &State, edits: &[Edit]) -> BTreeMap<usize, String> {
+    let mut next = state.clone();
+    let mut wrong = BTreeMap::new();
+    for (position, edit) in edits.iter().enumerate() {
+        if let Err(error) = edit.apply(&mut next.services) {
+            wrong.insert(position, error.to_string());
+        }
+    }
+    for refusal in refusals(state, &next) {
+        let same = |edit: &Edit| edit.service() == refusal.name;
+        if let Some(position) = edits.iter().position(same) {
+            let why = format!("{}: {}", refusal.field, refusal.problem);
+            wrong.entry(position).or_insert(why);
+        }
+    }
+    wrong
 }
 
 fn alone(state: &State) -> Snapshot {
