@@ -18,6 +18,7 @@ pub mod schedule;
 pub mod scope;
 pub mod settings;
 pub mod sock;
+pub mod tally;
 
 pub use backend::{Backend, LocalTask, SlotKey};
 pub use counter::Counter;
@@ -27,6 +28,7 @@ pub use schedule::{Affinity, AffinityKey, Fragment, FragmentKey, SourceKey, Tabl
 pub use scope::{LocalAddr, Scope};
 pub use settings::Settings;
 pub use sock::{SockKey, SockPeer};
+pub use tally::Tally;
 
 /// Version of every layout in this module; part of the pin path (`<bpffs>/v<ABI_VERSION>/…`).
 pub const ABI_VERSION: u32 = 2;

@@ -11,6 +11,7 @@ mod flows;
 pub mod metrics;
 mod names;
 pub mod socket;
+mod stats;
 mod trace;
 
 pub use socket::Socket;

@@ -16,6 +16,7 @@ pub mod node;
 pub mod proxy;
 pub mod run;
 pub mod service;
+pub mod stats;
 pub mod status;
 pub mod table;
 pub mod trace;
@@ -44,6 +45,8 @@ enum Verb {
     Backend(backend::Args),
     /// List, filter and forget flows of published ports
     Flows(flows::Args),
+    /// What services and backends were given, what is open, and what the node counted; as rates, live
+    Stats(stats::Args),
     /// Which service, backend and path a connection gets, and why; sends nothing
     Trace(trace::Args),
     /// What this machine offers and what Portico will do with it
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Service(args) => service::run(args),
         Verb::Backend(args) => backend::run(args),
         Verb::Flows(args) => flows::run(args),
+        Verb::Stats(args) => stats::run(args),
         Verb::Trace(args) => trace::run(args),
         Verb::Doctor(args) => doctor::run(args),
     };

@@ -20,6 +20,7 @@ pub mod netns;
 pub mod object;
 pub mod parts;
 pub mod pins;
+mod shared;
 pub mod xdp;
 
 pub use parts::{KernelParts, Options, start};

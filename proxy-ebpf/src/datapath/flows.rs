@@ -14,6 +14,7 @@ use super::{
 use crate::abi::{
     Counter, Flow, FlowKey, Fragment, FragmentKey, PROTO_TCP,
     flow::{CLOSING, DATAGRAM, ENTRY, OPEN, STREAM, SYN},
+    tally::ENDED,
 };
 
 /// The state of a flow that begins with this packet.
@@ -62,7 +63,7 @@ pub fn put<M: Maps>(maps: &M, key: &FlowKey, flow: &Flow) {
         maps.count(Counter::FlowEvicted);
     }
     if stored.backend != 0 {
-        maps.add_active(stored.backend, -1);
+        maps.tally(stored.backend, ENDED);
     }
 }
 
@@ -73,7 +74,7 @@ pub fn advance<M: Maps>(maps: &M, env: &Env, key: &FlowKey, flow: &mut Flow, sta
         return;
     }
     if state == CLOSING && flow.state != CLOSING && key.side == ENTRY && flow.backend != 0 {
-        maps.add_active(flow.backend, -1);
+        maps.tally(flow.backend, ENDED);
     }
     flow.state = state;
     flow.seen = env.now;

@@ -27,10 +27,10 @@ pub trait Maps {
     fn next(&self, frontend: u32) -> u32;
     /// Chance.
     fn random(&self) -> u32;
-    /// Open flows and connections of a backend.
+    /// Open flows of a backend.
     fn active(&self, backend: u32) -> u32;
-    /// Counts flows of a backend, 1 or -1.
-    fn add_active(&self, backend: u32, change: i32);
+    /// Counts flows of a backend: adds one of the words of [`crate::abi::tally`].
+    fn tally(&self, backend: u32, change: u64);
     /// The backend that a client keeps.
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Remembers it; a full table forgets the least recently used.

@@ -36,8 +36,8 @@ pub struct World {
     pub next: RefCell<HashMap<u32, u32>>,
     /// Blocks of tables.
     pub tables: HashMap<TableKey, TableBlock>,
-    /// Open flows by backend.
-    pub active: RefCell<HashMap<u32, i64>>,
+    /// What is counted of each backend ([`tally`]).
+    pub active: RefCell<HashMap<u32, u64>>,
     /// Clients that keep a backend.
     pub affinity: RefCell<HashMap<AffinityKey, Affinity>>,
     /// Ports of datagrams in fragments.
@@ -72,6 +72,11 @@ impl Default for World {
 }
 
 impl World {
+    /// What is counted of a backend.
+    pub fn tally_of(&self, backend: u32) -> Tally {
+        Tally::of(self.active.borrow().get(&backend).copied().unwrap_or_default())
+    }
+
     /// How often.
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counters.borrow().get(&counter).copied().unwrap_or_default()
@@ -131,8 +136,10 @@ impl Maps for World {
     fn active(&self, backend: u32) -> u32 {
         self.active.borrow().get(&backend).map_or(0, |n| *n as u32)
     }
-    fn add_active(&self, backend: u32, change: i32) {
-        *self.active.borrow_mut().entry(backend).or_default() += i64::from(change);
+    fn tally(&self, backend: u32, change: u64) {
+        let mut active = self.active.borrow_mut();
+        let word = active.entry(backend).or_default();
+        *word = word.wrapping_add(change);
     }
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
         self.affinity.borrow().get(key).copied()

@@ -33,6 +33,7 @@ use crate::abi::{
     flow::{BACK, CLAMP, CLOSING, ENTRY, TASK},
     frontend::{DSR, MASQUERADE, PUBLISHED},
     limits::MASQUERADE_TRIES,
+    tally,
 };
 use crate::datapath::packet::TCP_RST;
 
@@ -175,7 +176,7 @@ pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage
     let key = FlowKey::new(ENTRY, packet.protocol, packet.source(), packet.destination());
     let flow = stage.flow;
     put(maps, &key, &flow);
-    maps.add_active(flow.backend, 1);
+    maps.tally(flow.backend, tally::FLOW);
     maps.count(if local {
         Counter::FlowLocal
     } else {

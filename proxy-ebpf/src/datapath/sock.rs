@@ -17,6 +17,7 @@ use crate::abi::{
     schedule::NAMESPACE,
     scope::HOST,
     sock::{AFFINITY, REVERSE},
+    tally::OPENED,
 };
 
 /// Who asks.
@@ -73,6 +74,7 @@ pub fn connect<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
         Choice::None => refuse(maps),
         Choice::Backend(id, address) => {
             remember(maps, caller, REVERSE, address, to, id);
+            maps.tally(id, OPENED);
             maps.count(Counter::SockConnect);
             Verdict::Use(address)
         }
@@ -97,6 +99,7 @@ pub fn sendmsg<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
         Choice::Backend(id, address) => {
             remember(maps, caller, AFFINITY, to, address, id);
             remember(maps, caller, REVERSE, address, to, id);
+            maps.tally(id, OPENED);
             maps.count(Counter::SockSendmsg);
             Verdict::Use(address)
         }

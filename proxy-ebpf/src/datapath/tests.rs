@@ -339,7 +339,8 @@ fn least_counts_open_flows_by_weight() {
             from_client(&world, &ENV, &fin);
         }
     }
-    assert_eq!(world.active(1), 0, "each counted out once");
+    let tally = Tally { opened: 300, open: 0 };
+    assert_eq!(world.tally_of(1), tally, "each counted out once");
     assert_eq!(task_of(from_client(&world, &ENV, &from_port(1000))), 7);
 }
 
@@ -692,6 +693,12 @@ fn a_udp_socket_stays_until_its_backend_goes() {
         Verdict::Use(at(TASK_ADDR + 2, 53))
     );
     assert_eq!(world.counted(Counter::SockSendmsg), 2);
+    let once = Tally { opened: 1, open: 0 };
+    assert_eq!(
+        [world.tally_of(1), world.tally_of(2)],
+        [once; 2],
+        "its end is not seen"
+    );
 }
 
 #[test]

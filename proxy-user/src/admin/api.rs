@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use serde_json::{Value, json};
 
-use super::{edits, flows, trace};
+use super::{edits, flows, stats, trace};
 use crate::{
     daemon::{ProviderState, Shared, View},
     health::Standing,
@@ -30,12 +30,13 @@ pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response
         (&Method::POST, "/v1/edits") => edits::answer(request, &shared).await,
         (&Method::POST, "/v1/flows") => flows::list(request, &shared).await,
         (&Method::POST, "/v1/flows/flush") => flows::flush(request, &shared).await,
+        (&Method::POST, "/v1/stats") => stats::answer(request, &shared).await,
         (&Method::POST, "/v1/trace") => trace::answer(request, &shared).await,
         (_, path @ ("/v1/status" | "/v1/services" | "/v1/kept")) => (
             StatusCode::METHOD_NOT_ALLOWED,
             json!({ "error": format!("{path} only answers GET") }),
         ),
-        (_, path @ ("/v1/edits" | "/v1/flows" | "/v1/flows/flush" | "/v1/trace")) => (
+        (_, path @ ("/v1/edits" | "/v1/flows" | "/v1/flows/flush" | "/v1/stats" | "/v1/trace")) => (
             StatusCode::METHOD_NOT_ALLOWED,
             json!({ "error": format!("{path} only answers POST") }),
         ),

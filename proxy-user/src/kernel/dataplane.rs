@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reconciler's door to the kernel: pinned maps and the tasks' tc links.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::{
     Pod,
@@ -9,13 +14,14 @@ use aya::{
 };
 use proxy_ebpf::abi::{
     Backend, Counter, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock,
-    TableKey, limits::*, schedule::LIST_BITS,
+    TableKey, limits::*, schedule::LIST_BITS, tally::forget_opened,
 };
 
 use super::{
     attach,
     object::{Object, ObjectError},
     pins::Pins,
+    shared::Shared,
 };
 use crate::reconcile::datapath::{Datapath, DatapathError, Realized};
 
@@ -144,6 +150,8 @@ pub struct Dataplane {
     local_tasks: Table<u32, LocalTask>,
     tables: Table<TableKey, TableBlock>,
     sources: Sources,
+    /// None if an earlier build has made it otherwise: then a backend inherits what was opened under its number.
+    tallies: Option<Shared<AtomicU64>>,
     links: PathBuf,
     object: Object,
 }
@@ -163,6 +171,7 @@ impl Dataplane {
             scopes: Table::open(pins, "SCOPES", SCOPES_MAX, "SCOPES_MAX")?,
             local_addrs: Table::open(pins, "LOCAL_ADDRS", LOCAL_ADDRS_MAX, "LOCAL_ADDRS_MAX")?,
             local_tasks: Table::open(pins, "LOCAL_TASKS", LOCAL_TASKS_MAX, "LOCAL_TASKS_MAX")?,
+            tallies: Shared::map(pins, "ACTIVE").ok(),
             links: pins.links(),
             object,
         })
@@ -198,7 +207,12 @@ impl Datapath for Dataplane {
         self.backends.set(id, value)
     }
     fn delete_backend(&mut self, id: u32) -> Result<(), DatapathError> {
-        self.backends.delete(id)
+        self.backends.delete(id)?;
+        if let Some(word) = self.tallies.as_ref().and_then(|all| all.get(id as usize)) {
+            // Flows that it still has are counted out one by one; who gets the number next begins at 0 opened.
+            word.fetch_add(forget_opened(word.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+        Ok(())
     }
     fn set_scope(&mut self, cookie: u64, value: Scope) -> Result<(), DatapathError> {
         self.scopes.set(cookie, value)

@@ -9,8 +9,6 @@
 use std::{
     cell::RefCell,
     io,
-    os::fd::{AsFd, AsRawFd},
-    ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -25,6 +23,8 @@ use proxy_ebpf::{
     abi::{
         Affinity, AffinityKey, Backend, Bucket, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend,
         FrontendKey, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockPeer, TableBlock, TableKey,
+        Tally,
+        backend::DRAINING,
         flow::{CLOSING, ENTRY, WAYS},
         schedule::BLOCK,
         settings::TICK_SHIFT,
@@ -35,7 +35,7 @@ use proxy_ebpf::{
     },
 };
 
-use super::pins::Pins;
+use super::{pins::Pins, shared::Shared};
 
 /// How often a flush asks for a bucket's lock; a program holds it for some hundred nanoseconds.
 const LOCK_TRIES: u32 = 1_000_000;
@@ -84,7 +84,7 @@ impl Mirror {
     pub fn flows(&self, mut visit: impl FnMut(Row)) -> io::Result<()> {
         let table = self.table()?;
         let now = Self::now();
-        for bucket in table.buckets() {
+        for bucket in table.values() {
             // SAFETY: inside the mapping; the programs write it meanwhile, hence volatile.
             let bucket = unsafe { bucket.as_ptr().read_volatile() };
             self.alive(&bucket, now).for_each(|(_, row)| visit(row));
@@ -98,7 +98,7 @@ impl Mirror {
         let active: Option<Shared<AtomicU64>> = Shared::map(&self.pins, "ACTIVE").ok();
         let now = Self::now();
         let mut flushed = 0;
-        for bucket in table.buckets() {
+        for bucket in table.values() {
             // SAFETY: as above.
             let seen = unsafe { bucket.as_ptr().read_volatile() };
             if !self.alive(&seen, now).any(|(_, row)| wanted(&row)) {
@@ -196,59 +196,6 @@ impl Mirror {
     }
 }
 
-/// An array map in this process's memory.
-struct Shared<T> {
-    start: NonNull<T>,
-    len: usize,
-}
-
-impl<T> Shared<T> {
-    fn map(pins: &Pins, name: &str) -> io::Result<Self> {
-        let data = MapData::from_pin(pins.maps().join(name)).map_err(io::Error::other)?;
-        let entries = data.info().map_err(io::Error::other)?.max_entries() as usize;
-        let bytes = entries * size_of::<T>();
-        // SAFETY: a new mapping of a descriptor that is valid for the call.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                data.fd().as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            let error = io::Error::last_os_error();
-            return Err(io::Error::new(
-                error.kind(),
-                format!("map {name} in memory: {error}"),
-            ));
-        }
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
-        Ok(Self { start, len: entries })
-    }
-
-    fn buckets(&self) -> impl Iterator<Item = NonNull<T>> + '_ {
-        // SAFETY: below the mapping's length.
-        (0..self.len).map(|i| unsafe { self.start.add(i) })
-    }
-}
-
-impl Shared<AtomicU64> {
-    fn get(&self, index: usize) -> Option<&AtomicU64> {
-        // SAFETY: inside the mapping, aligned, and changed by everybody atomically.
-        (index < self.len).then(|| unsafe { self.start.add(index).as_ref() })
-    }
-}
-
-impl<T> Drop for Shared<T> {
-    fn drop(&mut self) {
-        // SAFETY: what map() mapped; nothing borrows from it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
-    }
-}
-
 /// Values that were read for one look, at addresses that stay: the decisions take references, as in the kernel.
 #[expect(
     clippy::vec_box,
@@ -297,6 +244,17 @@ impl Look {
     /// The frontend and the backend that the decision found last; 0 = none.
     pub fn found(&self) -> (Option<FrontendKey>, u32) {
         *self.found.borrow()
+    }
+
+    /// What is counted of a backend.
+    pub fn tally_of(&self, backend: u32) -> Tally {
+        Tally::of(found(self.active.get(&backend, 0)).unwrap_or_default())
+    }
+
+    /// Backends that get no new flow, with their ids: those that no slot may name.
+    pub fn draining(&self) -> Vec<(u32, Backend)> {
+        let all = self.backends.iter().filter_map(Result::ok);
+        all.filter(|(_, backend)| backend.flags & DRAINING != 0).collect()
     }
 
     /// What would have been counted, by name, in order.
@@ -350,7 +308,7 @@ impl Maps for Look {
     fn active(&self, backend: u32) -> u32 {
         found(self.active.get(&backend, 0)).unwrap_or_default() as u32
     }
-    fn add_active(&self, _: u32, _: i32) {}
+    fn tally(&self, _: u32, _: u64) {}
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
         found(self.affinity.get(key, 0))
     }
@@ -360,7 +318,7 @@ impl Maps for Look {
     }
     fn flow(&self, key: &FlowKey) -> Option<Flow> {
         let place = table::place(key, self.settings.flow_mask);
-        let bucket = self.flows.buckets().nth(place.bucket as usize)?;
+        let bucket = self.flows.values().nth(place.bucket as usize)?;
         // SAFETY: inside the mapping; the programs write it meanwhile, hence volatile.
         let bucket = unsafe { bucket.as_ptr().read_volatile() };
         table::find(&bucket, place.tag, key).map(|way| table::read(&bucket, way))

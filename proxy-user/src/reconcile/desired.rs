@@ -39,6 +39,11 @@ pub fn ident(backend: &Backend) -> Ident {
     }
 }
 
+/// The identity of a backend's entry.
+pub fn ident_of(backend: &model::Backend) -> Ident {
+    ident(&self::backend(backend))
+}
+
 /// A frontend as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredFrontend {

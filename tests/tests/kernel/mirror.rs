@@ -5,6 +5,7 @@ use aya::maps::{Array, Map, MapData};
 use proxy_ebpf::{
     abi::{
         flow::{CLOSING, ENTRY, OPEN, SYN},
+        tally::{FLOW, OPENED},
         *,
     },
     datapath::{Maps, table},
@@ -77,6 +78,37 @@ fn flows_are_listed_found_and_flushed() {
             "a closing one was not counted any more"
         );
         assert_eq!(mirror.flush(|_| true).unwrap(), 0);
+        unpin(&options);
+    });
+}
+
+#[test]
+fn a_backends_number_begins_again_at_nothing_opened() {
+    if !privileged("a_backends_number_begins_again_at_nothing_opened") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let mut parts = started(&options);
+        let draining = Backend {
+            flags: backend::LOCAL | backend::DRAINING,
+            ..local_backend()
+        };
+        parts.datapath.set_backend(7, draining).unwrap();
+        parts.datapath.set_backend(8, local_backend()).unwrap();
+        let mut active: Array<_, u64> = array(&options, "ACTIVE");
+        active.set(7, FLOW * 2 + OPENED, 0).unwrap();
+        active.set(8, FLOW, 0).unwrap();
+        let look = parts.mirror.as_ref().unwrap().look().unwrap();
+        assert_eq!(look.draining(), [(7, draining)]);
+        assert_eq!(look.tally_of(7), Tally { opened: 3, open: 2 });
+        parts.datapath.delete_backend(7).unwrap();
+        assert_eq!(
+            look.tally_of(7),
+            Tally { opened: 0, open: 2 },
+            "flows that are open are counted out one by one"
+        );
+        assert_eq!(look.tally_of(8), Tally { opened: 1, open: 1 });
         unpin(&options);
     });
 }

@@ -271,7 +271,7 @@ impl Both {
             let active: Array<_, u64> = Array::try_from(self.kernel.ebpf.map_mut("ACTIVE").unwrap()).unwrap();
             let model = self.model.active.borrow().get(&id).copied().unwrap_or_default();
             assert_eq!(
-                active.get(&id, 0).unwrap() as i64,
+                active.get(&id, 0).unwrap(),
                 model,
                 "flows of backend {id}, {}",
                 about()
@@ -293,7 +293,7 @@ impl Both {
             self.model
                 .active
                 .borrow_mut()
-                .insert(id, active.get(&id, 0).unwrap() as i64);
+                .insert(id, active.get(&id, 0).unwrap());
         }
         for id in 1..=4 {
             let next: Array<_, u64> = Array::try_from(self.kernel.ebpf.map_mut("NEXT").unwrap()).unwrap();

@@ -71,7 +71,7 @@ fn tcp_connects_take_turns_and_getpeername_says_the_vip() {
         return;
     }
     in_namespace(|| {
-        let world = attached();
+        let mut world = attached();
         let a = TcpListener::bind((A, 7000)).unwrap();
         let b = TcpListener::bind((B, 7000)).unwrap();
         let first = TcpStream::connect((VIP, 7000)).unwrap();
@@ -88,6 +88,8 @@ fn tcp_connects_take_turns_and_getpeername_says_the_vip() {
         assert_eq!(sources, locals, "each backend sees the client's own address");
         assert_eq!(at_a.local_addr().unwrap(), SocketAddr::from((A, 7000)));
         assert_eq!(world.counter(Counter::SockConnect), 2);
+        let once = Tally { opened: 1, open: 0 };
+        assert_eq!([world.tally(1), world.tally(2)], [once; 2]);
     });
 }
 

@@ -170,6 +170,12 @@ impl World {
         map.get(&(counter as u32), 0).unwrap().iter().sum()
     }
 
+    /// What is counted of a backend.
+    pub fn tally(&mut self, backend: u32) -> Tally {
+        let active: Array<_, u64> = Array::try_from(self.ebpf.map("ACTIVE").expect("map exists")).unwrap();
+        Tally::of(active.get(&backend, 0).unwrap())
+    }
+
     /// Runs a tc program over a frame: verdict and the frame afterwards.
     pub fn run(&mut self, program: &str, frame: &[u8]) -> (u32, Vec<u8>) {
         let program: &mut SchedClassifier = self

@@ -66,6 +66,14 @@ fn syn_to_a_local_task_is_rewritten_and_remembered() {
         1
     );
     assert_eq!(world.counter(Counter::FlowLocal), 1);
+    assert_eq!(world.tally(1), Tally { opened: 1, open: 1 });
+    let fin = Tcp { fin: true, ..ACK };
+    world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), fin));
+    assert_eq!(
+        world.tally(1),
+        Tally { opened: 1, open: 0 },
+        "its end takes nothing from what was opened"
+    );
 }
 
 #[test]

@@ -52,7 +52,8 @@ static LOCAL_TASKS: HashMap<u32, LocalTask> = HashMap::with_max_entries(LOCAL_TA
 /// Round-robin counters by frontend id.
 #[map]
 static NEXT: Array<u64> = Array::with_max_entries(FRONTENDS_MAX, 0);
-/// Open flows and connections by backend id. In the agent's memory as well: it counts what it flushes.
+/// What is counted of each backend, by its id ([`proxy_ebpf::abi::tally`]). In the agent's memory as well: it counts
+/// what it flushes.
 #[map]
 static ACTIVE: Array<u64> = Array::with_max_entries(BACKENDS_MAX, BPF_F_MMAPABLE);
 #[map]
@@ -261,9 +262,8 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
-    fn add_active(&self, backend: u32, change: i32) {
+    fn tally(&self, backend: u32, change: u64) {
         if let Some(counter) = ACTIVE.get_ptr_mut(backend) {
-            let change = i64::from(change);
             // SAFETY: an aligned u64 in the map's value, shared between CPUs only by this instruction.
             unsafe { asm!("lock *(u64 *)({p} + 0) += {n}", n = in(reg) change, p = in(reg) counter) };
         }
