@@ -91,6 +91,10 @@ pub enum Verb {
         /// A folder of this machine that the command can write to
         #[arg(long, value_name = "DIR")]
         share: Option<PathBuf>,
+        /// The guest's clock counts: each instruction takes 2^SHIFT nanoseconds. One processor, emulated; whatever is
+        /// timed in there is a number of instructions
+        #[arg(long, value_name = "SHIFT", value_parser = clap::value_parser!(u32).range(0..=10))]
+        counted: Option<u32>,
         /// Give up and end the machine after this many seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         deadline: u64,
@@ -147,11 +151,13 @@ pub fn run(verb: &Verb) -> Result<u8> {
             kernel,
             machine,
             share,
+            counted,
             deadline,
             command,
         } => {
             let mut machine = machine.machine(*kernel);
             machine.share.clone_from(share);
+            machine.counted = *counted;
             one(&machine, command, Duration::from_secs(*deadline))
         }
         Verb::Test { kernel, machine } => matrix::run(&all_or(kernel), |kernel| machine.machine(kernel)),

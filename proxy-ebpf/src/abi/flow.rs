@@ -22,8 +22,8 @@ abi! {
         protocol: u8,
         /// [`ENTRY`] or [`TASK`].
         side: u8,
-        /// Zero.
-        _pad: u16,
+        /// Zero; in an [`Entry`] the flow's [`Flow::generation`].
+        spare: u16,
     }
 }
 
@@ -38,7 +38,7 @@ impl FlowKey {
             local_port_be: local.1,
             protocol,
             side,
-            _pad: 0,
+            spare: 0,
         }
     }
 }
@@ -58,7 +58,8 @@ abi! {
         /// [`TASK`] side: the address that the client used, put back as the source of replies. Network order.
         /// [`ENTRY`] side: the task's address.
         nat_addr_be: u32,
-        /// [`TASK`] side: the node that replies go to through the tunnel, 0 = they leave here. Network order.
+        /// [`TASK`] side: the node that replies go to through the tunnel, 0 = they leave here. [`ENTRY`] side: the
+        /// node of a task that the tunnel names by `nat_addr_be`, 0 = ask its backend. Network order.
         node_be: u32,
         /// Masqueraded flows. [`ENTRY`] side: what the task sees as the client. [`BACK`] and [`TASK`] side: the
         /// client. 0 otherwise. Network order.
@@ -73,10 +74,16 @@ abi! {
         state: u8,
         /// [`BACK`], [`CLAMP`].
         flags: u8,
-        /// Zero.
-        _pad: u16,
+        /// [`ENTRY`] side: the tables were these when frontend and backend were last found
+        /// ([`GENERATION_MAX`]); 0 = unknown.
+        generation: u16,
     }
 }
+
+/// Generations of the tables are numbered from 1 to this, and from 1 again: what was found under one is not looked
+/// up again under the same. A flow counts as found only in the tick of its last packet, so a number means another
+/// generation only if there are this many within a tick.
+pub const GENERATION_MAX: u16 = u16::MAX;
 
 /// [`Flow::state`]: TCP, nothing but the client's SYN was seen.
 pub const SYN: u8 = 1;

@@ -18,8 +18,8 @@ const SOURCE_PORT_MIN: u16 = 49152;
 /// Where a tunnelled frame goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Outer {
-    /// Destination MAC, source MAC.
-    pub macs: [u8; 12],
+    /// Destination MAC, source MAC, as they lie in memory.
+    pub macs: [u32; 3],
     /// This node, network order.
     pub from_be: u32,
     /// The task's node, network order.
@@ -36,37 +36,49 @@ pub struct Outer {
     pub source_port: u16,
 }
 
-/// The headers.
+/// The headers, 8 bytes in each word and 2 in the last, as a little-endian machine has them in memory. Words and not
+/// bytes: a program would write them one by one.
 #[inline(always)]
-pub fn outer(to: &Outer) -> [u8; OUTER_LEN] {
-    let mut out = [0u8; OUTER_LEN];
-    out[..12].copy_from_slice(&to.macs);
-    out[12] = 0x08;
+pub fn outer(to: &Outer) -> ([u64; 6], u16) {
+    let at = |value: u16, bit: u32| u64::from(value) << bit;
+    let net = |value: u16| value.swap_bytes();
+    let half = |word: u32, high: bool| (if high { word >> 16 } else { word }) as u16;
     let udp = to.inner_len + 16;
-    out[14] = 0x45;
-    out[15] = to.tos & 0x03;
-    out[16..18].copy_from_slice(&(udp + 20).to_be_bytes());
-    out[18..20].copy_from_slice(&to.id.to_be_bytes());
-    out[22] = TUNNEL_TTL;
-    out[23] = crate::abi::PROTO_UDP;
-    out[26..30].copy_from_slice(&to.from_be.to_ne_bytes());
-    out[30..34].copy_from_slice(&to.to_be.to_ne_bytes());
-    let word = |n: u32| (n & 0xffff) + (n >> 16);
-    let sum = 0x4500
-        + u32::from(to.tos & 0x03)
-        + u32::from(udp + 20)
-        + u32::from(to.id)
-        + (u32::from(TUNNEL_TTL) << 8 | u32::from(crate::abi::PROTO_UDP))
-        + word(u32::from_be(to.from_be))
-        + word(u32::from_be(to.to_be));
-    out[24..26].copy_from_slice(&fold(sum).to_be_bytes());
-    out[34..36].copy_from_slice(&to.source_port.to_be_bytes());
-    out[36..38].copy_from_slice(&TUNNEL_PORT.to_be_bytes());
-    out[38..40].copy_from_slice(&udp.to_be_bytes());
-    // Checksum 0: none (RFC 7348 section 4.1). The I flag; the number of the network is the task.
-    out[42] = 0x08;
-    out[46..50].copy_from_slice(&(to.task << 8).to_be_bytes());
-    out
+    let (from, node) = (u32::from_le(to.from_be), u32::from_le(to.to_be));
+    // Version 4, five words; the ECN bits.
+    let first = 0x45 | u16::from(to.tos & 0x03) << 8;
+    let lasting = u16::from(TUNNEL_TTL) | u16::from(crate::abi::PROTO_UDP) << 8;
+    // The sum is the same in any byte order, swapped (RFC 1071 section 2 B).
+    let words = [first, net(udp + 20), net(to.id), lasting];
+    let addresses = [
+        half(from, false),
+        half(from, true),
+        half(node, false),
+        half(node, true),
+    ];
+    let mut sum = 0;
+    for word in words {
+        sum += u32::from(word);
+    }
+    for word in addresses {
+        sum += u32::from(word);
+    }
+    let task = (to.task << 8).swap_bytes();
+    let macs = to.macs.map(u32::from_le);
+    (
+        [
+            u64::from(macs[0]) | u64::from(macs[1]) << 32,
+            // 0x0800: IPv4.
+            u64::from(macs[2]) | at(0x0008, 32) | at(first, 48),
+            // In between: no fragment.
+            at(words[1], 0) | at(words[2], 16) | at(lasting, 48),
+            at(fold(sum), 0) | u64::from(from) << 16 | at(addresses[2], 48),
+            at(addresses[3], 0) | at(net(to.source_port), 16) | at(net(TUNNEL_PORT), 32) | at(net(udp), 48),
+            // Checksum 0: none (RFC 7348 section 4.1). The I flag; the number of the network is the task.
+            at(0x0008, 16) | at(half(task, false), 48),
+        ],
+        half(task, true),
+    )
 }
 
 /// One source port for each flow, so that routers with several ways keep its packets on one of them.
@@ -84,8 +96,8 @@ mod tests {
     #[test]
     fn headers_have_a_right_checksum_and_the_task() {
         for id in [0, 1, 0xffff, 0x8000] {
-            let out = outer(&Outer {
-                macs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+            let (words, last) = outer(&Outer {
+                macs: [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]].map(u32::from_ne_bytes),
                 from_be: u32::from_ne_bytes([192, 0, 2, 101]),
                 to_be: u32::from_ne_bytes([255, 255, 255, 102]),
                 task: 0xab_cdef,
@@ -94,6 +106,10 @@ mod tests {
                 id,
                 source_port: 50_000,
             });
+            let mut out: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            out.extend(last.to_le_bytes());
+            assert_eq!(out.len(), OUTER_LEN);
+            assert_eq!(out[..12], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
             let sum = out[14..34]
                 .chunks(2)
                 .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
@@ -102,7 +118,7 @@ mod tests {
             assert_eq!(out[12..16], [8, 0, 0x45, 3]);
             assert_eq!(u16::from_be_bytes([out[16], out[17]]), 1436);
             assert_eq!(out[26..34], [192, 0, 2, 101, 255, 255, 255, 102]);
-            assert_eq!(out[36..40], [0x12, 0xb6, 0x05, 0x88]);
+            assert_eq!(out[34..40], [0xc3, 0x50, 0x12, 0xb6, 0x05, 0x88]);
             assert_eq!(out[40..50], [0, 0, 8, 0, 0, 0, 0xab, 0xcd, 0xef, 0]);
         }
     }

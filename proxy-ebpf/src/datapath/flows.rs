@@ -48,8 +48,13 @@ pub fn next_state(state: u8, packet: &Packet) -> u8 {
 /// A flow that has not timed out.
 #[inline(always)]
 pub fn live<M: Maps>(maps: &M, env: &Env, key: &FlowKey) -> Option<Flow> {
-    let flow = maps.flow(key)?;
-    (!expired(env.now, flow.seen, maps.timeout(flow.state))).then_some(flow)
+    maps.flow(key).filter(|flow| alive(maps, env, flow))
+}
+
+/// Whether a flow has not timed out.
+#[inline(always)]
+pub fn alive<M: Maps>(maps: &M, env: &Env, flow: &Flow) -> bool {
+    !expired(env.now, flow.seen, maps.timeout(flow.state))
 }
 
 /// Writes a flow and accounts for the one that had to go.
@@ -67,9 +72,28 @@ pub fn put<M: Maps>(maps: &M, key: &FlowKey, flow: &Flow) {
     }
 }
 
-/// Brings an entry up to date with a packet that it has seen; true when it was written.
+/// The generation under which a flow is still known to be good when a packet comes that did not ask the tables. What
+/// was silent for more than a tick may have missed so many that the numbers begin again.
 #[inline(always)]
-pub fn advance<M: Maps>(maps: &M, env: &Env, key: &FlowKey, flow: &mut Flow, state: u8, ifindex: u32) {
+pub fn still(env: &Env, flow: &Flow) -> u16 {
+    if flow.generation == env.generation && env.now.wrapping_sub(flow.seen) <= 1 {
+        flow.generation
+    } else {
+        0
+    }
+}
+
+/// Brings an entry up to date with a packet that it has seen: state and interface, and the generation of the tables
+/// that the flow was found good under. Nothing is written as long as a tick brings nothing new but the last.
+#[inline(always)]
+pub fn advance<M: Maps>(
+    maps: &M,
+    env: &Env,
+    key: &FlowKey,
+    flow: &mut Flow,
+    (state, ifindex): (u8, u32),
+    generation: u16,
+) {
     if flow.state == state && flow.seen == env.now && flow.ifindex == ifindex {
         return;
     }
@@ -79,6 +103,7 @@ pub fn advance<M: Maps>(maps: &M, env: &Env, key: &FlowKey, flow: &mut Flow, sta
     flow.state = state;
     flow.seen = env.now;
     flow.ifindex = ifindex;
+    flow.generation = generation;
     put(maps, key, flow);
 }
 

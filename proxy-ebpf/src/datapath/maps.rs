@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All that the datapath may ask of the world.
 
-use super::table::Stored;
+use super::{Packet, table::Stored};
 use crate::abi::{
     Affinity, AffinityKey, Backend, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
     LocalTask, Scope, SlotKey, SockKey, SockPeer,
@@ -35,6 +35,11 @@ pub trait Maps {
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Remembers it; a full table forgets the least recently used.
     fn set_affinity(&self, key: &AffinityKey, value: &Affinity);
+    /// Whether packets to this address and port are a published port's, if that was found out under this generation
+    /// of the tables and is still remembered.
+    fn gate(&self, generation: u16, packet: &Packet) -> Option<bool>;
+    /// Remembers it; another address and port may be forgotten for it.
+    fn set_gate(&self, generation: u16, packet: &Packet, ours: bool);
     /// Ticks after which a flow in this state is forgotten.
     fn timeout(&self, state: u8) -> u32;
     /// A flow, whether it has timed out or not.

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::HashMap};
 
 use super::{
-    Maps,
+    Maps, Packet,
     table::{self, Stored},
 };
 use crate::abi::{schedule::BLOCK, settings::Timeouts, *};
@@ -44,6 +44,8 @@ pub struct World {
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
     /// (list, client) -> verdict.
     pub sources: HashMap<(u32, u32), u8>,
+    /// (address, port, protocol) -> (generation, whether it is a published port).
+    pub gates: RefCell<HashMap<(u32, u16, u8), (u16, bool)>>,
     /// State of what stands for chance; moves with every use.
     pub random: RefCell<u64>,
 }
@@ -66,6 +68,7 @@ impl Default for World {
             affinity: RefCell::default(),
             fragments: RefCell::default(),
             sources: HashMap::new(),
+            gates: RefCell::default(),
             random: RefCell::new(0x9e37_79b9_7f4a_7c15),
         }
     }
@@ -158,6 +161,15 @@ impl Maps for World {
         Some(table::store(bucket, place.tag, key, flow, |state| {
             self.timeout(state)
         }))
+    }
+    fn gate(&self, generation: u16, packet: &Packet) -> Option<bool> {
+        let gates = self.gates.borrow();
+        let (of, ours) = gates.get(&(packet.dst_be, packet.dst_port_be, packet.protocol))?;
+        (*of == generation).then_some(*ours)
+    }
+    fn set_gate(&self, generation: u16, packet: &Packet, ours: bool) {
+        let key = (packet.dst_be, packet.dst_port_be, packet.protocol);
+        self.gates.borrow_mut().insert(key, (generation, ours));
     }
     fn timeout(&self, state: u8) -> u32 {
         Timeouts::DEFAULT.by_state()[usize::from(state)]

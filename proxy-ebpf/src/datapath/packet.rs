@@ -135,19 +135,19 @@ const EMPTY: Packet = Packet {
 /// [`parse`] in place: kernels before 6.3 refuse a program that copies the part of a [`Kind`] that it does not have.
 #[inline(always)]
 pub fn parse_into<B: Bytes>(frame: &B, packet: &mut Packet) -> Option<()> {
-    let ethertype: [u8; 2] = frame.load(12)?;
-    if u16::from_be_bytes(ethertype) != ETHERTYPE_IPV4 {
+    let head: [u8; ETH_LEN + 20] = frame.load(0)?;
+    if u16::from_be(half(&head, 12)) != ETHERTYPE_IPV4 {
         return None;
     }
-    let ip: [u8; 20] = frame.load(ETH_LEN)?;
-    let header = header_len(&ip)?;
+    let header = header_len(head[ETH_LEN])?;
     let l4 = ETH_LEN + header;
-    let protocol = ip[9];
-    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+    let protocol = head[ETH_LEN + 9];
+    let fragment = u16::from_be(half(&head, ETH_LEN + 6));
+    let (src_be, dst_be) = (word(&head, ETH_LEN + 12), word(&head, ETH_LEN + 16));
     if protocol == PROTO_ICMP {
         // An error that is itself in fragments is dropped by whom it concerns, if anybody.
         return if fragment & 0x3fff == 0 {
-            error(frame, &ip, l4, packet)
+            error(frame, (src_be, dst_be), l4, packet)
         } else {
             None
         };
@@ -155,15 +155,15 @@ pub fn parse_into<B: Bytes>(frame: &B, packet: &mut Packet) -> Option<()> {
     if protocol != PROTO_TCP && protocol != PROTO_UDP {
         return None;
     }
-    packet.src_be = u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]);
-    packet.dst_be = u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    packet.src_be = src_be;
+    packet.dst_be = dst_be;
     packet.src_port_be = 0;
     packet.dst_port_be = 0;
     packet.protocol = protocol;
     packet.tcp_flags = 0;
     packet.l4 = l4;
     packet.kind = Kind::Whole;
-    let id = u16::from_ne_bytes([ip[4], ip[5]]);
+    let id = half(&head, ETH_LEN + 4);
     if fragment & 0x1fff != 0 {
         packet.kind = Kind::Later(id);
         return Some(());
@@ -171,54 +171,81 @@ pub fn parse_into<B: Bytes>(frame: &B, packet: &mut Packet) -> Option<()> {
     if fragment & 0x2000 != 0 {
         packet.kind = Kind::First(id);
     }
-    if protocol == PROTO_TCP {
-        packet.tcp_flags = frame.load::<20>(l4)?[13];
-    }
-    // Eight bytes are the whole UDP header: what is translated later is there.
-    let ports: [u8; 8] = frame.load(l4)?;
-    packet.src_port_be = u16::from_ne_bytes([ports[0], ports[1]]);
-    packet.dst_port_be = u16::from_ne_bytes([ports[2], ports[3]]);
+    // All of the header's fixed part, also of UDP: what is translated later is there.
+    let ports = if protocol == PROTO_TCP {
+        let tcp: [u8; 20] = frame.load(l4)?;
+        packet.tcp_flags = tcp[13];
+        word(&tcp, 0)
+    } else {
+        word(&frame.load::<8>(l4)?, 0)
+    };
+    (packet.src_port_be, packet.dst_port_be) = two(ports);
     Some(())
 }
 
+/// Length of an IPv4 header, from its first byte.
 #[inline(always)]
-fn header_len(ip: &[u8; 20]) -> Option<usize> {
-    let header = usize::from(ip[0] & 0x0f) * 4;
-    (ip[0] >> 4 == 4 && header >= 20).then_some(header)
+fn header_len(first: u8) -> Option<usize> {
+    let header = usize::from(first & 0x0f) * 4;
+    (first >> 4 == 4 && header >= 20).then_some(header)
+}
+
+// Read at once: the compiler makes one load of it, and does not of four bytes that are put together.
+
+/// Two bytes as they lie there.
+#[inline(always)]
+fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |half| u16::from_ne_bytes(*half))
+}
+
+/// Four bytes as they lie there.
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |word| u32::from_ne_bytes(*word))
+}
+
+/// The first and the second half of a word, as they lie there.
+#[inline(always)]
+fn two(word: u32) -> (u16, u16) {
+    let bytes = word.to_ne_bytes();
+    (half(&bytes, 0), half(&bytes, 2))
 }
 
 /// Destination unreachable (with "fragmentation needed", by which path MTU is found, RFC 1191), time exceeded and
 /// parameter problem carry the header of the packet that they are about and eight bytes more (RFC 792).
 #[inline(always)]
-fn error<B: Bytes>(frame: &B, outer: &[u8; 20], l4: usize, packet: &mut Packet) -> Option<()> {
+fn error<B: Bytes>(frame: &B, outer: (u32, u32), l4: usize, packet: &mut Packet) -> Option<()> {
     let icmp: [u8; 8] = frame.load(l4)?;
     if !matches!(icmp[0], 3 | 11 | 12) {
         return None;
     }
     let at = l4 + 8;
     let ip: [u8; 20] = frame.load(at)?;
-    let header = header_len(&ip)?;
+    let header = header_len(ip[0])?;
     let protocol = ip[9];
     // About a later fragment nothing but the addresses can be known.
-    if (protocol != PROTO_TCP && protocol != PROTO_UDP) || u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff != 0 {
+    if (protocol != PROTO_TCP && protocol != PROTO_UDP) || u16::from_be(half(&ip, 6)) & 0x1fff != 0 {
         return None;
     }
     let ports: [u8; 8] = frame.load(at + header)?;
-    let inner_src = u32::from_ne_bytes([ip[12], ip[13], ip[14], ip[15]]);
+    let inner_src = word(&ip, 12);
     // It is about a packet that its receiver sent; anything else is a forgery or a loop.
-    if u32::from_ne_bytes([outer[16], outer[17], outer[18], outer[19]]) != inner_src {
+    if outer.1 != inner_src {
         return None;
     }
-    packet.src_be = u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    packet.src_be = word(&ip, 16);
     packet.dst_be = inner_src;
-    packet.src_port_be = u16::from_ne_bytes([ports[2], ports[3]]);
-    packet.dst_port_be = u16::from_ne_bytes([ports[0], ports[1]]);
+    (packet.dst_port_be, packet.src_port_be) = two(word(&ports, 0));
     packet.protocol = protocol;
     packet.tcp_flags = 0;
     packet.l4 = l4;
     packet.kind = Kind::Error(Inner {
         ip: at,
-        outer_src_be: u32::from_ne_bytes([outer[12], outer[13], outer[14], outer[15]]),
+        outer_src_be: outer.0,
     });
     Some(())
 }

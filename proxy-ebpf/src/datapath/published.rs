@@ -24,18 +24,18 @@
 
 use super::{
     Action, DENY, Maps, Nat, Out, Packet,
-    flows::{advance, complete, first_state, live, next_state, note_fragment, put},
+    flows::{advance, alive, complete, first_state, live, next_state, note_fragment, put, still},
     select::{Who, by_hash, select},
 };
 use crate::abi::{
     Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, PROTO_TCP,
-    backend::LOCAL,
+    backend::{LOCAL, task_id},
     flow::{BACK, CLAMP, CLOSING, ENTRY, TASK},
     frontend::{DSR, MASQUERADE, PUBLISHED},
     limits::MASQUERADE_TRIES,
     tally,
 };
-use crate::datapath::packet::TCP_RST;
+use crate::datapath::packet::{Kind, TCP_RST};
 
 /// What a program knows beside the packet.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,9 @@ pub struct Env {
     pub ifindex: u32,
     /// Monotonic time in ticks.
     pub now: u32,
+    /// The tables' generation ([`crate::abi::flow::GENERATION_MAX`]); 0 = nobody counts them, so nothing that was
+    /// found is kept.
+    pub generation: u16,
 }
 
 /// What the stages of a decision hand to each other: the object keeps it in a map and makes each stage a function of
@@ -60,6 +63,8 @@ pub struct Stage {
     pub backend: Backend,
     /// The ENTRY side; for what came through the tunnel, what the TASK side shall be.
     pub flow: Flow,
+    /// What [`recognise`] has found out: [`UNKNOWN`] to [`FOUND`].
+    pub known: u32,
 }
 
 /// What comes next.
@@ -77,7 +82,8 @@ pub enum Step {
 #[inline(always)]
 pub fn from_client<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Action {
     let mut stage = Stage::default();
-    match look_up(maps, env, packet, &mut stage) {
+    let step = recognise(maps, env, packet, &mut stage);
+    match step.unwrap_or_else(|| look_up(maps, env, packet, &mut stage)) {
         Step::Answer(action) => return action,
         Step::Open => {
             let unserved = open(maps, env, packet, &mut stage);
@@ -90,36 +96,99 @@ pub fn from_client<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Action 
     deliver(maps, env, packet, &mut stage)
 }
 
-/// First stage: whose packet is it?
+/// First stage, the short way of most packets: their flow was found good under these tables and in this tick, and
+/// they change nothing of what is remembered. Then the tables have nothing to say that the flow does not, and
+/// [`look_up`] would come to the same. None: ask it.
+#[inline(always)]
+pub fn recognise<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Step> {
+    stage.known = UNKNOWN;
+    if env.generation == 0 || packet.kind != Kind::Whole {
+        return None;
+    }
+    match maps.gate(env.generation, packet) {
+        None => return None,
+        Some(false) => return Some(Step::Answer(Action::PASS)),
+        Some(true) => stage.known = OURS,
+    }
+    let flow = maps.flow(&entry_key(packet))?;
+    let same = flow.generation == env.generation
+        && flow.seen == env.now
+        && flow.ifindex == env.ifindex
+        && flow.flags & BACK == 0
+        && !packet.has_mss()
+        && next_state(flow.state, packet) == flow.state;
+    stage.known = FOUND;
+    stage.flow = flow;
+    if !same {
+        return None;
+    }
+    if flow.node_be != 0 && flow.peer_be == 0 && env.tunnel_ifindex != 0 {
+        return Some(Step::Answer(Action {
+            nat: Nat::None,
+            clamp_mss: false,
+            out: Out::Tunnel {
+                node_be: flow.node_be,
+                task: task_id(flow.nat_addr_be),
+            },
+        }));
+    }
+    stage.backend = *maps.backend(flow.backend)?;
+    stage.frontend.target_port_be = flow.nat_port_be;
+    Some(Step::Deliver)
+}
+
+/// [`Stage::known`]: nothing.
+pub const UNKNOWN: u32 = 0;
+/// [`Stage::known`]: the packet is for a published port.
+pub const OURS: u32 = 1;
+/// [`Stage::known`]: and [`Stage::flow`] is what is remembered of its flow, timed out or not.
+pub const FOUND: u32 = 2;
+
+/// Second stage: whose packet is it?
 #[inline(always)]
 pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut Stage) -> Step {
-    if !maps.is_local_addr(packet.dst_be) || !complete(maps, packet) {
+    if stage.known == UNKNOWN && (!maps.is_local_addr(packet.dst_be) || !complete(maps, packet)) {
+        note_gate(maps, env, packet, false);
         return Step::Answer(Action::PASS);
     }
     let Some(frontend) = published(maps, packet.protocol, packet.dst_port_be) else {
+        note_gate(maps, env, packet, false);
         return Step::Answer(Action::PASS);
     };
-    note_fragment(maps, packet);
-    stage.frontend = *frontend;
-    let key = FlowKey::new(ENTRY, packet.protocol, packet.source(), packet.destination());
-    let known = live(maps, env, &key).filter(|flow| flow.flags & BACK == 0);
-    if let Some(mut flow) = known
-        && !(packet.is_syn() && flow.state == CLOSING)
-        && let Some(backend) = maps.backend(flow.backend)
-    {
-        stage.backend = *backend;
-        if packet.can_open() {
-            let state = next_state(flow.state, packet);
-            advance(maps, env, &key, &mut flow, state, env.ifindex);
+    let key = entry_key(packet);
+    if stage.known == UNKNOWN {
+        note_gate(maps, env, packet, true);
+        note_fragment(maps, packet);
+        if let Some(flow) = maps.flow(&key) {
+            stage.flow = flow;
+            stage.known = FOUND;
         }
-        stage.flow = flow;
-        return Step::Deliver;
+    }
+    stage.frontend = *frontend;
+    let mut gone = false;
+    if stage.known == FOUND {
+        let mut flow = stage.flow;
+        if alive(maps, env, &flow) && flow.flags & BACK == 0 {
+            gone = true;
+            if !(packet.is_syn() && flow.state == CLOSING)
+                && let Some(backend) = maps.backend(flow.backend)
+            {
+                stage.backend = *backend;
+                if packet.can_open() {
+                    let state = next_state(flow.state, packet);
+                    lead(&mut flow, frontend, backend, packet);
+                    advance(maps, env, &key, &mut flow, (state, env.ifindex), env.generation);
+                }
+                stage.flow = flow;
+                return Step::Deliver;
+            }
+        }
     }
     if !packet.can_open() {
         return Step::Answer(Action::PASS);
     }
     if packet.protocol == PROTO_TCP && !packet.is_syn() {
-        if known.is_some() {
+        if gone {
             return Step::Answer(refuse(packet, Counter::FlowBackendGone));
         }
         if !by_hash(frontend) || packet.tcp_flags & TCP_RST != 0 {
@@ -133,7 +202,19 @@ pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut St
     Step::Open
 }
 
-/// Second stage, for a flow's first packet: chooses who serves it. The reason, if nobody can.
+#[inline(always)]
+fn entry_key(packet: &Packet) -> FlowKey {
+    FlowKey::new(ENTRY, packet.protocol, packet.source(), packet.destination())
+}
+
+#[inline(always)]
+fn note_gate<M: Maps>(maps: &M, env: &Env, packet: &Packet, ours: bool) {
+    if env.generation != 0 && packet.kind == Kind::Whole {
+        maps.set_gate(env.generation, packet, ours);
+    }
+}
+
+/// Third stage, for a flow's first packet: chooses who serves it. The reason, if nobody can.
 #[inline(always)]
 pub fn open<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Counter> {
     let frontend = &stage.frontend;
@@ -152,15 +233,24 @@ pub fn open<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) ->
         seen: env.now,
         backend: id,
         ifindex: env.ifindex,
-        nat_addr_be: backend.addr_be,
-        nat_port_be: target_port(frontend, packet.dst_port_be),
         state: first_state(packet),
+        generation: env.generation,
         ..Default::default()
     };
+    lead(&mut stage.flow, frontend, backend, packet);
     None
 }
 
-/// Third stage, for a flow's first packet: remembers the flow. The reason, if that cannot be done.
+/// What a flow keeps of its frontend and backend.
+#[inline(always)]
+fn lead(flow: &mut Flow, frontend: &Frontend, backend: &Backend, packet: &Packet) {
+    flow.nat_addr_be = backend.addr_be;
+    flow.nat_port_be = target_port(frontend, packet.dst_port_be);
+    let named = backend.flags & LOCAL == 0 && backend.task == task_id(backend.addr_be);
+    flow.node_be = if named { backend.node_be } else { 0 };
+}
+
+/// Fourth stage, for a flow's first packet: remembers the flow. The reason, if that cannot be done.
 #[inline(always)]
 pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Counter> {
     let local = stage.backend.flags & LOCAL != 0;
@@ -214,9 +304,11 @@ fn masquerade<M: Maps>(maps: &M, env: &Env, packet: &Packet, flow: &Flow) -> u16
     let back = Flow {
         // Counted under the client's own key.
         backend: 0,
+        node_be: 0,
         peer_be: packet.src_be,
         peer_port_be: packet.src_port_be,
         flags: BACK,
+        generation: 0,
         ..*flow
     };
     put(maps, &key, &back);
@@ -281,11 +373,14 @@ pub fn to_task<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage)
         packet.source()
     };
     let key = FlowKey::new(TASK, packet.protocol, seen_as, to);
-    let known = live(maps, env, &key);
+    let found = live(maps, env, &key);
+    // All of it has a value in any case: the verifier of older kernels refuses a copy of what an Option has not.
+    let (known, old) = (found.is_some(), found.unwrap_or_default());
     if packet.can_open() {
-        let state = match known {
-            Some(flow) if !(packet.is_syn() && flow.state == CLOSING) => next_state(flow.state, packet),
-            _ => first_state(packet),
+        let state = if known && !(packet.is_syn() && old.state == CLOSING) {
+            next_state(old.state, packet)
+        } else {
+            first_state(packet)
         };
         let flow = Flow {
             seen: env.now,
@@ -296,13 +391,13 @@ pub fn to_task<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage)
             state,
             ..*reply
         };
-        if known != Some(flow) {
+        if !known || old != flow {
             put(maps, &key, &flow);
         }
-        if known.is_none() && reply.backend == 0 {
+        if !known && reply.backend == 0 {
             maps.count(Counter::FlowTunnel);
         }
-    } else if known.is_none() {
+    } else if !known {
         return Action::drop(Counter::TunnelUnknownFlow);
     }
     let backend = &stage.backend;
@@ -340,7 +435,8 @@ pub fn from_task<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Option<Ac
     if stale && packet.can_open() {
         let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
-        advance(maps, env, &key, &mut flow, state, ifindex);
+        let found = still(env, &flow);
+        advance(maps, env, &key, &mut flow, (state, ifindex), found);
         if flow.node_be == 0 && flow.flags & CLAMP == 0 {
             touch_entry(maps, env, packet, client, used);
         }
@@ -449,7 +545,8 @@ pub fn reply_from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Actio
     if stale && packet.can_open() {
         let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
-        advance(maps, env, &key, &mut flow, state, ifindex);
+        let found = still(env, &flow);
+        advance(maps, env, &key, &mut flow, (state, ifindex), found);
         if back {
             touch_entry(maps, env, packet, client, packet.source());
         }
@@ -474,7 +571,8 @@ fn touch_entry<M: Maps>(maps: &M, env: &Env, packet: &Packet, client: (u32, u16)
     if let Some(mut flow) = live(maps, env, &key) {
         let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
-        advance(maps, env, &key, &mut flow, state, ifindex);
+        let found = still(env, &flow);
+        advance(maps, env, &key, &mut flow, (state, ifindex), found);
     }
 }
 

@@ -123,7 +123,7 @@ pub fn read(bucket: &Bucket, way: usize) -> Flow {
         peer_port_be: entry.peer_port_be,
         state: state & 0x0f,
         flags: state >> 4,
-        _pad: 0,
+        generation: entry.key.spare,
     }
 }
 
@@ -153,7 +153,10 @@ pub fn store(
     // Readers that have found the old flow here see that it is gone.
     bucket.tags[way] = 0;
     bucket.entries[way] = Entry {
-        key: *key,
+        key: FlowKey {
+            spare: flow.generation,
+            ..*key
+        },
         backend: flow.backend,
         ifindex: flow.ifindex,
         nat_addr_be: flow.nat_addr_be,

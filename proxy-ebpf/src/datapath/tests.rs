@@ -27,6 +27,7 @@ const NODE: u32 = 0x6500_a8c0;
 const PEER: u32 = 0x6600_a8c0;
 const TASK_ADDR: u32 = 0x0500_12ac;
 const ENV: Env = Env {
+    generation: 0,
     tunnel_ifindex: 9,
     uplink_ifindex: 2,
     ifindex: 2,

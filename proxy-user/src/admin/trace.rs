@@ -153,6 +153,7 @@ fn outside(
 ) -> Value {
     let settings = mirror.settings();
     let env = Env {
+        generation: 0,
         tunnel_ifindex: settings.tunnel_ifindex,
         uplink_ifindex: settings.uplink_ifindex,
         ifindex: settings.uplink_ifindex,

@@ -14,7 +14,7 @@ use aya::{
 };
 use proxy_ebpf::abi::{
     Backend, Counter, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock,
-    TableKey, limits::*, schedule::LIST_BITS, tally::forget_opened,
+    TableKey, flow::GENERATION_MAX, limits::*, schedule::LIST_BITS, tally::forget_opened,
 };
 
 use super::{
@@ -133,6 +133,26 @@ impl Sources {
     }
 }
 
+/// The number that tells the programs that the tables have changed: what they have found out before is looked up
+/// again. Counted after each change, and when an agent begins, because the one before may have died between the two.
+struct Generation(Shared<AtomicU64>);
+
+impl Generation {
+    fn open(pins: &Pins) -> io::Result<Generation> {
+        let generation = Generation(Shared::map(pins, "GENERATION")?);
+        generation.next();
+        Ok(generation)
+    }
+
+    /// Only one agent writes it.
+    fn next(&self) {
+        if let Some(number) = self.0.get(0) {
+            let now = number.load(Ordering::Relaxed) % u64::from(GENERATION_MAX);
+            number.store(now + 1, Ordering::Release);
+        }
+    }
+}
+
 fn errno(error: &MapError) -> Option<i32> {
     match error {
         MapError::SyscallError(e) => e.io_error.raw_os_error(),
@@ -152,6 +172,7 @@ pub struct Dataplane {
     sources: Sources,
     /// None if an earlier build has made it otherwise: then a backend inherits what was opened under its number.
     tallies: Option<Shared<AtomicU64>>,
+    generation: Generation,
     links: PathBuf,
     object: Object,
 }
@@ -172,6 +193,7 @@ impl Dataplane {
             local_addrs: Table::open(pins, "LOCAL_ADDRS", LOCAL_ADDRS_MAX, "LOCAL_ADDRS_MAX")?,
             local_tasks: Table::open(pins, "LOCAL_TASKS", LOCAL_TASKS_MAX, "LOCAL_TASKS_MAX")?,
             tallies: Shared::map(pins, "ACTIVE").ok(),
+            generation: Generation::open(pins).map_err(MapError::IoError)?,
             links: pins.links(),
             object,
         })
@@ -180,10 +202,14 @@ impl Dataplane {
 
 impl Datapath for Dataplane {
     fn set_frontend(&mut self, key: FrontendKey, value: Frontend) -> Result<(), DatapathError> {
-        self.frontends.set(key, value)
+        let done = self.frontends.set(key, value);
+        self.generation.next();
+        done
     }
     fn delete_frontend(&mut self, key: FrontendKey) -> Result<(), DatapathError> {
-        self.frontends.delete(key)
+        let done = self.frontends.delete(key);
+        self.generation.next();
+        done
     }
     fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError> {
         self.slots.set(key, backend)
@@ -204,10 +230,14 @@ impl Datapath for Dataplane {
         self.sources.delete(key)
     }
     fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError> {
-        self.backends.set(id, value)
+        let done = self.backends.set(id, value);
+        self.generation.next();
+        done
     }
     fn delete_backend(&mut self, id: u32) -> Result<(), DatapathError> {
-        self.backends.delete(id)?;
+        let done = self.backends.delete(id);
+        self.generation.next();
+        done?;
         if let Some(word) = self.tallies.as_ref().and_then(|all| all.get(id as usize)) {
             // Flows that it still has are counted out one by one; who gets the number next begins at 0 opened.
             word.fetch_add(forget_opened(word.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -221,10 +251,14 @@ impl Datapath for Dataplane {
         self.scopes.delete(cookie)
     }
     fn set_local_addr(&mut self, addr_be: u32, value: LocalAddr) -> Result<(), DatapathError> {
-        self.local_addrs.set(addr_be, value)
+        let done = self.local_addrs.set(addr_be, value);
+        self.generation.next();
+        done
     }
     fn delete_local_addr(&mut self, addr_be: u32) -> Result<(), DatapathError> {
-        self.local_addrs.delete(addr_be)
+        let done = self.local_addrs.delete(addr_be);
+        self.generation.next();
+        done
     }
     fn set_local_task(&mut self, id: u32, value: LocalTask) -> Result<(), DatapathError> {
         self.local_tasks.set(id, value)

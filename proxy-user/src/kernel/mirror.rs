@@ -30,7 +30,7 @@ use proxy_ebpf::{
         settings::TICK_SHIFT,
     },
     datapath::{
-        Maps,
+        Maps, Packet,
         table::{self, Stored},
     },
 };
@@ -313,6 +313,11 @@ impl Maps for Look {
         found(self.affinity.get(key, 0))
     }
     fn set_affinity(&self, _: &AffinityKey, _: &Affinity) {}
+    /// A look finds everything out itself.
+    fn gate(&self, _: u16, _: &Packet) -> Option<bool> {
+        None
+    }
+    fn set_gate(&self, _: u16, _: &Packet, _: bool) {}
     fn timeout(&self, state: u8) -> u32 {
         self.settings.timeouts[usize::from(state & 7)]
     }

@@ -57,6 +57,17 @@ pub async fn links(handle: &Handle) -> Result<Vec<Link>, rtnetlink::Error> {
     Ok(messages.into_iter().map(link).collect())
 }
 
+/// One link of the calling thread's namespace, asked for by its index: a node has hundreds, and a dump of all of them
+/// for each task would be the square of that.
+pub async fn link_at(handle: &Handle, ifindex: u32) -> Result<Option<Link>, rtnetlink::Error> {
+    let mut found = handle.link().get().match_index(ifindex).execute();
+    match found.try_next().await {
+        Ok(message) => Ok(message.map(link)),
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn link(message: LinkMessage) -> Link {
     let mut link = Link {
         ifindex: message.header.index,

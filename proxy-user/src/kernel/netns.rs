@@ -142,18 +142,19 @@ fn read_inside() -> io::Result<Inside> {
 /// The agent's end of a task's veth, and the MAC that the task expects its gateway to have.
 fn other_end(task: &Link) -> io::Result<Option<(Link, [u8; 6])>> {
     let Some(peer) = task.peer else { return Ok(None) };
-    let links = netlink::run(async |handle| netlink::links(&handle).await)?;
-    // The index is only meaningful if that interface points back at the task's.
-    let Some(host) = links
-        .iter()
-        .find(|l| l.ifindex == peer && l.peer == Some(task.ifindex))
-    else {
-        return Ok(None);
-    };
-    let bridge = host
-        .master
-        .and_then(|master| links.iter().find(|l| l.ifindex == master));
-    Ok(Some((host.clone(), bridge.unwrap_or(host).mac)))
+    netlink::run(async |handle| {
+        // The index is only meaningful if that interface points back at the task's.
+        let host = netlink::link_at(&handle, peer).await?;
+        let Some(host) = host.filter(|host| host.peer == Some(task.ifindex)) else {
+            return Ok(None);
+        };
+        let bridge = match host.master {
+            Some(master) => netlink::link_at(&handle, master).await?,
+            None => None,
+        };
+        let mac = bridge.map_or(host.mac, |bridge| bridge.mac);
+        Ok(Some((host, mac)))
+    })
 }
 
 /// Netns cookie of the calling thread's namespace.

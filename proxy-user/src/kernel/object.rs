@@ -22,7 +22,7 @@ use super::pins::Pins;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portico.o"));
 
 /// Names of all maps that are pinned and shared by successive agents.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 16] = [
     "FRONTENDS",
     "SLOTS",
     "BACKENDS",
@@ -38,6 +38,7 @@ pub const MAPS: [&str; 15] = [
     "AFFINITY",
     "FRAGMENTS",
     "SOURCES",
+    "GENERATION",
 ];
 
 /// The socket hooks.

@@ -91,6 +91,10 @@ fn the_kernel_does_what_the_library_says() {
 
 /// The same world twice.
 struct Both {
+    /// Of the tables; the kernel's programs know it too.
+    generation: u16,
+    /// The highest so far.
+    last: u16,
     kernel: World,
     model: Model,
 }
@@ -105,6 +109,8 @@ impl Both {
             ..Settings::SMALL
         });
         let mut both = Both {
+            generation: 0,
+            last: 0,
             kernel,
             model: Model::default(),
         };
@@ -146,6 +152,14 @@ impl Both {
         {
             self.frontend(chance, id, published(port, protocol));
         }
+        // Now and then nobody counts: then nothing that was found may be kept.
+        self.generation = if chance.one_in(4) {
+            0
+        } else {
+            self.generation.max(self.last) % flow::GENERATION_MAX + 1
+        };
+        self.last = self.generation.max(self.last);
+        self.kernel.generation(self.generation);
     }
 
     fn frontend(&mut self, chance: &mut Chance, id: u32, key: FrontendKey) {
@@ -202,6 +216,7 @@ impl Both {
             uplink_ifindex: 0,
             ifindex: IFINDEX,
             now: before,
+            generation: self.generation,
         };
         let mut outcome = "Pass";
         let mut expected = unchanged(program, &frame);

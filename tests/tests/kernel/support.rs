@@ -136,6 +136,13 @@ impl World {
         sources.insert(&key, u32::from(verdict), 0).unwrap();
     }
 
+    /// Tells the programs that the tables are others now; 0 = that nobody counts.
+    pub fn generation(&mut self, number: u16) {
+        let map = self.ebpf.map_mut("GENERATION").expect("map exists");
+        let mut generation: Array<_, u64> = Array::try_from(map).expect("an array");
+        generation.set(0, u64::from(number), 0).unwrap();
+    }
+
     fn buckets(&mut self) -> Array<&mut MapData, Bucket> {
         Array::try_from(self.ebpf.map_mut("FLOWS").expect("map exists")).expect("an array")
     }

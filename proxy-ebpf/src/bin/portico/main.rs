@@ -10,6 +10,7 @@ mod maps;
 mod sock;
 mod stages;
 mod tc;
+mod words;
 mod xdp;
 mod xdp_frame;
 

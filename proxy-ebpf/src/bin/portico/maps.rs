@@ -17,7 +17,7 @@ use proxy_ebpf::{
         counter::COUNTERS_MAX, limits::*, schedule::BLOCK, settings::TICK_SHIFT,
     },
     datapath::{
-        Maps,
+        Maps, Packet,
         table::{self, Stored},
     },
 };
@@ -71,6 +71,44 @@ static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entri
 static SOURCES: LpmTrie<[u8; 8], u32> = LpmTrie::with_max_entries(SOURCES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static SOCKS: LruHashMap<SockKey, SockPeer> = LruHashMap::with_max_entries(SOCKS_MAX, 0);
+/// The tables' generation, which the agent counts in its memory with every change of what gates and flows keep.
+#[map]
+static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Whether an address and port are a published port's, as was found out.
+#[repr(C)]
+struct Gate {
+    /// Destination address, port and protocol, and 1 in the highest byte if they are.
+    what: u64,
+    generation: u64,
+}
+
+/// Places for answers; two that share one take turns in it. A node has few published ports, and scanners pay for
+/// their look-ups as they did.
+const GATES_MAX: u32 = 256;
+/// A program runs to its end before another one does on the same CPU.
+#[map]
+static GATES: PerCpuArray<Gate> = PerCpuArray::with_max_entries(GATES_MAX, 0);
+
+const GATE_OURS: u64 = 1 << 56;
+
+#[inline(always)]
+fn gate_of(packet: &Packet) -> (u64, u32) {
+    let ports = u64::from(packet.dst_port_be) << 32 | u64::from(packet.protocol) << 48;
+    let what = u64::from(packet.dst_be) | ports;
+    let place = (what.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u32;
+    (what, place)
+}
+
+/// The tables' generation now; 0 = nobody counts.
+#[inline(always)]
+pub fn generation() -> u16 {
+    // SAFETY: an aligned u64 that others write whole.
+    GENERATION
+        .get_ptr(0)
+        .map_or(0, |n| unsafe { n.read_volatile() } as u16)
+}
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 
@@ -181,6 +219,10 @@ pub unsafe extern "C" fn portico_set_flow(key: *const FlowKey, flow: *const Flow
     }
 }
 
+/// Room for a flow, which is cleared by four stores and not by a loop over its bytes.
+#[repr(C)]
+struct Room([u64; size_of::<Flow>() / 8]);
+
 /// [`Maps`] on the kernel's maps.
 pub struct Kernel;
 
@@ -282,6 +324,27 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
+    fn gate(&self, generation: u16, packet: &Packet) -> Option<bool> {
+        let (what, place) = gate_of(packet);
+        // SAFETY: this CPU's own until the program ends.
+        let gate = unsafe { &*GATES.get_ptr(place)? };
+        (gate.generation == u64::from(generation) && gate.what & !GATE_OURS == what)
+            .then_some(gate.what & GATE_OURS != 0)
+    }
+
+    #[inline(always)]
+    fn set_gate(&self, generation: u16, packet: &Packet, ours: bool) {
+        let (what, place) = gate_of(packet);
+        if let Some(gate) = GATES.get_ptr_mut(place) {
+            // SAFETY: as above.
+            unsafe {
+                (*gate).what = what | if ours { GATE_OURS } else { 0 };
+                (*gate).generation = u64::from(generation);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn timeout(&self, state: u8) -> u32 {
         let all = settings().cast::<u8>();
         let at = offset_of!(Settings, timeouts) + usize::from(state & 7) * 4;
@@ -291,9 +354,11 @@ impl Maps for Kernel {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        let mut flow = Flow::default();
-        // SAFETY: both live on this program's stack until the call returns.
-        (unsafe { portico_flow(key, &raw mut flow) } != 0).then_some(flow)
+        let mut room = Room([0; _]);
+        let flow = (&raw mut room).cast::<Flow>();
+        // SAFETY: both live on this program's stack until the call returns; a flow is as large as four words, and
+        // any bytes are one.
+        unsafe { (portico_flow(key, flow) != 0).then_some(*flow) }
     }
 
     #[inline(always)]

@@ -8,8 +8,8 @@ use proxy_ebpf::datapath::{
     Packet,
     action::Flat,
     published::{
-        Env, Stage, Step, Unpacked, deliver, from_task, look_up, open, refuse, remember, reply_from_tunnel,
-        to_task, unpack,
+        Env, Stage, Step, Unpacked, deliver, from_task, look_up, open, recognise, refuse, remember,
+        reply_from_tunnel, to_task, unpack,
     },
 };
 
@@ -45,7 +45,11 @@ pub fn work() -> Option<&'static mut Work> {
 /// A packet of a client: whose is it, and where does it go?
 #[inline(always)]
 pub fn client(work: &mut Work) {
-    match looked_up(work) {
+    let step = match recognised(work) {
+        LOOK_UP => looked_up(work),
+        step => step,
+    };
+    match step {
         OPEN if !opened(work) || !remembered(work) => {}
         OPEN | DELIVER => delivered(work),
         _ => {}
@@ -60,14 +64,30 @@ pub const OPEN: u32 = 1;
 pub const DELIVER: u32 = 2;
 /// To the client.
 pub const REPLY: u32 = 3;
+/// Not known yet.
+pub const LOOK_UP: u32 = 4;
 
 // Each stage is a function of its own, so that no stack holds more than one.
 
 #[inline(never)]
+fn recognised(work: &mut Work) -> u32 {
+    match recognise(&Kernel, &work.env, &work.packet, &mut work.stage) {
+        Some(step) => next(&mut work.action, &step),
+        None => LOOK_UP,
+    }
+}
+
+#[inline(never)]
 fn looked_up(work: &mut Work) -> u32 {
-    match look_up(&Kernel, &work.env, &mut work.packet, &mut work.stage) {
+    let step = look_up(&Kernel, &work.env, &mut work.packet, &mut work.stage);
+    next(&mut work.action, &step)
+}
+
+#[inline(always)]
+fn next(answer: &mut Flat, step: &Step) -> u32 {
+    match step {
         Step::Answer(action) => {
-            work.action.set(&action);
+            answer.set(action);
             ANSWERED
         }
         Step::Open => OPEN,

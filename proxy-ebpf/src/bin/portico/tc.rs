@@ -18,7 +18,7 @@ use proxy_ebpf::{
 
 use crate::{
     frame::{End, Frame},
-    maps::{Kernel, setting, ticks},
+    maps::{Kernel, generation, setting, ticks},
     stages::{DELIVER, REPLY, Work, client, replied, reply, to_veth, tunnelled, work},
 };
 
@@ -106,6 +106,7 @@ fn env(ctx: &TcContext) -> Env {
         uplink_ifindex: setting!(uplink_ifindex),
         ifindex,
         now: ticks(),
+        generation: generation(),
     }
 }
 

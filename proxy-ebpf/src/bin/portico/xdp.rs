@@ -27,7 +27,7 @@ use proxy_ebpf::{
 };
 
 use crate::{
-    maps::{Kernel, setting, ticks},
+    maps::{Kernel, generation, setting, ticks},
     stages::{Work, client, work},
     xdp_frame::XdpFrame,
 };
@@ -38,7 +38,9 @@ struct Hop {
     node_be: u32,
     seen: u32,
     ifindex: u32,
-    macs: [u8; 12],
+    macs: [u32; 3],
+    /// Identification of the next outer header: any, but not the same for 65 536 packets (RFC 6864 section 4.1).
+    id: u32,
 }
 
 /// Places for ways; two nodes that share one take turns in it. A Swarm of 256 nodes has few such pairs in use.
@@ -72,6 +74,7 @@ fn read(ctx: &XdpContext, work: &mut Work) -> bool {
         uplink_ifindex: setting!(uplink_ifindex),
         ifindex: ctx.ingress_ifindex() as u32,
         now: ticks(),
+        generation: generation(),
     };
     parse_into(&XdpFrame(ctx), &mut work.packet).is_some()
 }
@@ -95,6 +98,7 @@ fn send(ctx: &XdpContext, work: &Work) -> u32 {
     let Some(hop) = hop(&frame, work) else {
         return XDP_PASS;
     };
+    hop.id = hop.id.wrapping_add(1);
     let headers = outer(&Outer {
         macs: hop.macs,
         from_be: setting!(node_be),
@@ -102,7 +106,7 @@ fn send(ctx: &XdpContext, work: &Work) -> u32 {
         task: action.task,
         inner_len: len as u16,
         tos: tos[0],
-        id: Kernel.random() as u16,
+        id: hop.id as u16,
         source_port: source_port(packet),
     });
     if action.clamp_mss != 0 && clamp(&frame, work) {
@@ -112,7 +116,7 @@ fn send(ctx: &XdpContext, work: &Work) -> u32 {
         return XDP_PASS;
     }
     // Cannot fail: the room was made a line above.
-    if frame.store(0, &headers).is_none() {
+    if frame.store_outer(&headers).is_none() {
         return XDP_ABORTED;
     }
     Kernel.count(Counter::XdpSent);
@@ -126,13 +130,14 @@ fn clamp(frame: &XdpFrame, work: &Work) -> bool {
 }
 
 #[inline(always)]
-fn hop(frame: &XdpFrame, work: &Work) -> Option<&'static Hop> {
+fn hop(frame: &XdpFrame, work: &Work) -> Option<&'static mut Hop> {
     let node_be = work.action.to;
     let place = node_be.wrapping_mul(0x9e37_79b1) >> 24;
     // SAFETY: this CPU's own until the program ends.
     let hop = unsafe { &mut *NEXT_HOPS.get_ptr_mut(place)? };
     if hop.node_be != node_be || hop.seen != work.env.now || hop.ifindex != work.env.ifindex {
         look(frame, node_be, hop).then_some(())?;
+        hop.id = Kernel.random();
         hop.seen = work.env.now;
         hop.ifindex = work.env.ifindex;
         hop.node_be = node_be;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! A frame before there is an skb: bounds are ours to check, checksums ours to keep.
 
-use core::{
-    hint::black_box,
-    ptr::{read_unaligned, write_unaligned},
-};
+use core::hint::black_box;
 
+use crate::words;
 use aya_ebpf::{
     EbpfContext,
     bindings::bpf_fib_lookup as BpfFibLookup,
@@ -25,7 +23,7 @@ impl Bytes for XdpFrame<'_> {
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let at = self.at::<N>(offset)?;
         // SAFETY: `at` has checked that N bytes are there.
-        Some(unsafe { read_unaligned(at.cast()) })
+        Some(unsafe { words::read(at) })
     }
 }
 
@@ -47,7 +45,21 @@ impl XdpFrame<'_> {
     pub fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N]) -> Option<()> {
         let at = self.at::<N>(offset)?;
         // SAFETY: as for `load`.
-        unsafe { write_unaligned(at.cast(), *bytes) };
+        unsafe { words::write(at, bytes) };
+        Some(())
+    }
+
+    /// Writes the tunnel's headers at the start.
+    #[inline(always)]
+    pub fn store_outer(&self, (words, last): &([u64; 6], u16)) -> Option<()> {
+        let at = self.at::<OUTER_LEN>(0)?;
+        // SAFETY: as for `load`; six words and a half of one are OUTER_LEN.
+        unsafe {
+            for (number, word) in words.iter().enumerate() {
+                words::store8(at.add(number * 8), *word);
+            }
+            words::store2(at.add(OUTER_LEN - 2), *last);
+        }
         Some(())
     }
 
@@ -79,7 +91,7 @@ impl XdpFrame<'_> {
     /// Destination and source MAC of the next hop to an address (network order), if it is reached through the
     /// interface that the frame came in by and the neighbour is known.
     #[inline(always)]
-    pub fn next_hop(&self, from_be: u32, to_be: u32) -> Option<[u8; 12]> {
+    pub fn next_hop(&self, from_be: u32, to_be: u32) -> Option<[u32; 3]> {
         const AF_INET: u8 = 2;
         // SAFETY: plain integers; all zero is a valid query.
         let mut query: BpfFibLookup = unsafe { core::mem::zeroed() };
@@ -93,10 +105,8 @@ impl XdpFrame<'_> {
         if result != 0 || query.ifindex != self.0.ingress_ifindex() as u32 {
             return None;
         }
-        let mut macs = [0; 12];
-        macs[..6].copy_from_slice(&query.dmac);
-        macs[6..].copy_from_slice(&query.smac);
-        Some(macs)
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (query.dmac, query.smac);
+        Some([[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_ne_bytes))
     }
 
     /// Makes room in front of the frame for the outer headers; whether there is any. Pointers into the frame are void.

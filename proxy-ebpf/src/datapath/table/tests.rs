@@ -49,7 +49,7 @@ fn what_goes_in_comes_out() {
         peer_port_be: 10,
         state: OPEN,
         flags: 3,
-        _pad: 0,
+        generation: 0,
     };
     store(&mut bucket, 9, &key(1), &stored, timeout);
     let way = find(&bucket, 9, &key(1)).unwrap();
