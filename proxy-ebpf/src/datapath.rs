@@ -26,6 +26,8 @@ pub mod select;
 pub mod sock;
 pub mod table;
 
+#[cfg(test)]
+mod known;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 #[cfg(test)]

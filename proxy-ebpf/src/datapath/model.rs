@@ -12,6 +12,9 @@ use crate::abi::{schedule::BLOCK, settings::Timeouts, *};
 /// Buckets of the flow table, minus one.
 pub const MASK: u32 = 511;
 
+/// Address, port, protocol.
+pub type Gate = (u32, u16, u8);
+
 /// The world of a test.
 pub struct World {
     /// Scopes by netns cookie.
@@ -44,8 +47,8 @@ pub struct World {
     pub fragments: RefCell<HashMap<FragmentKey, Fragment>>,
     /// (list, client) -> verdict.
     pub sources: HashMap<(u32, u32), u8>,
-    /// (address, port, protocol) -> (generation, whether it is a published port).
-    pub gates: RefCell<HashMap<(u32, u16, u8), (u16, bool)>>,
+    /// Generation, and whether it is a published port.
+    pub gates: RefCell<HashMap<Gate, (u16, bool)>>,
     /// State of what stands for chance; moves with every use.
     pub random: RefCell<u64>,
 }
