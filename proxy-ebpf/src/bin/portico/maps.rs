@@ -149,6 +149,11 @@ unsafe fn exchange(lock: *mut u64, value: u64) -> u64 {
     value
 }
 
+/// Where [`portico_flow`] puts what it has found. Not on the stack, which would have to be cleared first, by a loop over
+/// its bytes.
+#[map]
+static FOUND: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
+
 /// Answer of [`portico_set_flow`]: other CPUs held the lock.
 const BUSY: u64 = u64::MAX;
 
@@ -218,10 +223,6 @@ pub unsafe extern "C" fn portico_set_flow(key: *const FlowKey, flow: *const Flow
         u64::from(stored.backend) | u64::from(stored.evicted) << 32
     }
 }
-
-/// Room for a flow, which is cleared by four stores and not by a loop over its bytes.
-#[repr(C)]
-struct Room([u64; size_of::<Flow>() / 8]);
 
 /// [`Maps`] on the kernel's maps.
 pub struct Kernel;
@@ -354,10 +355,8 @@ impl Maps for Kernel {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        let mut room = Room([0; _]);
-        let flow = (&raw mut room).cast::<Flow>();
-        // SAFETY: both live on this program's stack until the call returns; a flow is as large as four words, and
-        // any bytes are one.
+        let flow = FOUND.get_ptr_mut(0)?;
+        // SAFETY: the key lives until the call returns, and the place is this CPU's own until the program ends.
         unsafe { (portico_flow(key, flow) != 0).then_some(*flow) }
     }
 
