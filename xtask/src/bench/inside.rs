@@ -515,6 +515,10 @@ fn environment() -> Environment {
             .to_owned();
         versions.insert(name.to_owned(), first);
     }
+    if let Ok(bits) = fs::read_to_string("/sys/module/ip_vs/parameters/conn_tab_bits") {
+        let buckets = format!("conn_tab_bits {}, where a kernel's default is 12", bits.trim());
+        versions.insert("IPVS".to_owned(), buckets);
+    }
     Environment {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
             .unwrap_or_default()

@@ -46,6 +46,15 @@ pub fn report(results: &Results) -> String {
                 change * 100.0
             );
         }
+        for (unit, before, measured, verdict) in words::known(results) {
+            let _ = writeln!(
+                text,
+                "| {} | {unit} | about {}, known before | {} | {verdict} |",
+                Contestant::IpvsNat.title(),
+                grouped(before),
+                interval(measured)
+            );
+        }
         for target in targets {
             let _ = writeln!(
                 text,

@@ -42,6 +42,26 @@ const TARGETS: [(Contestant, Workload, f64); 7] = [
     (Contestant::PorticoL7, Workload::KeepAlive, 53_800.0),
 ];
 
+/// What was known of IPVS NAT before this bench: Linux 6.1, the same places in namespaces, the same load.
+const KNOWN: [(Workload, f64); 2] = [(Workload::KeepAlive, 7500.0), (Workload::Connections, 16_000.0)];
+
+/// What is known of IPVS NAT, and what was measured: unit, both, and how they stand to each other.
+pub fn known(results: &Results) -> Vec<(&'static str, f64, Estimate, &'static str)> {
+    let beside = |(workload, before): (Workload, f64)| {
+        let measured = results.added(Row::of(Contestant::IpvsNat), workload)?;
+        let verdict = match (measured.low > before, measured.high < before) {
+            (true, _) => "more than known",
+            (_, true) => "less than known",
+            _ => "as known",
+        };
+        Some((workload.unit(), before, measured, verdict))
+    };
+    if results.plan.counted.is_none() {
+        return Vec::new();
+    }
+    KNOWN.into_iter().filter_map(beside).collect()
+}
+
 /// Targets with what was measured; none when the figures are no instructions.
 pub fn targets(results: &Results) -> Vec<Target> {
     let measured = |(contestant, workload, limit): (Contestant, Workload, f64)| {
@@ -318,6 +338,16 @@ mod tests {
         );
         let text = findings(&results(&[direct, ipvs(120_000.0), nginx])).join("\n");
         assert!(text.contains("refuted"), "{text}");
+    }
+
+    #[test]
+    fn what_was_known_stands_beside_what_was_measured() {
+        let direct = (Contestant::Direct, 1, 50_000.0);
+        let verdict = |cost| known(&results(&[direct, (Contestant::IpvsNat, 1, cost)]))[0].3;
+        assert_eq!(
+            [52_600.0, 57_500.0, 60_000.0].map(verdict),
+            ["less than known", "as known", "more than known"]
+        );
     }
 
     #[test]

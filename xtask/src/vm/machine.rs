@@ -19,6 +19,9 @@ use crate::{cmd, paths, progress::step, signals};
 const QEMU: &str = "qemu-system-x86_64";
 /// How often output and state are looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// IPVS as it is set up for many connections: 2^20 chains of them instead of 2^12, which a million connections would
+/// make 244 long (net/netfilter/ipvs/Kconfig, `IP_VS_TAB_BITS`).
+const IPVS_BUCKETS: &str = "ip_vs.conn_tab_bits=20";
 /// A guest with KVM is up in three seconds; one that is not by now never will be.
 const KVM_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -171,7 +174,8 @@ impl Machine {
         command.arg("-kernel").arg(tree.image());
         command.arg("-initrd").arg(archive);
         // Messages of warnings and worse go to the console; a panic ends the machine.
-        command.args(["-append", "console=ttyS0 quiet loglevel=5 panic=-1"]);
+        let arguments = format!("console=ttyS0 quiet loglevel=5 panic=-1 {IPVS_BUCKETS}");
+        command.args(["-append", &arguments]);
         command
             .arg("-serial")
             .arg(format!("file:{}", qemu_path(&folder.0.join("console"))));
