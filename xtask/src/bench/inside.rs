@@ -92,6 +92,9 @@ fn measure(plan: &Plan, folder: &Path, scratch: &Path) -> Result<()> {
         }
         write_json(&folder.join(LEFT_OUT), &left_out)?;
     }
+    for site in sites.values() {
+        site.agents(false);
+    }
     let mut samples = fs::File::create(folder.join(SAMPLES)).context(SAMPLES)?;
     let schedule = plan.schedule();
     let schedule: Vec<_> = schedule
@@ -104,7 +107,10 @@ fn measure(plan: &Plan, folder: &Path, scratch: &Path) -> Result<()> {
             break;
         }
         let site = sites.get_mut(row).context("a site for every row")?;
+        site.agents(true);
+        site.settle();
         let sample = sample(plan, site, *workload, *round)?;
+        site.agents(false);
         let mut line = serde_json::to_vec(&sample)?;
         line.push(b'\n');
         samples.write_all(&line)?;

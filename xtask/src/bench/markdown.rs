@@ -217,7 +217,7 @@ fn machine(results: &Results) -> String {
     let mut text = format!(
         "\n## The machine and the method\n\n- {}\n- Linux {}, {} × {}\n- {} interleaved rounds of {} s, in another \
          order each; {} connections of wrk; medians, bootstrap intervals of 95 %\n- client, balancer and two origins \
-         (nginx) in network namespaces joined by veth; each row has its own\n- a sample counts only if it had no \
+         (nginx) in network namespaces joined by veth; each row has its own, and the agents of other rows are stopped while one is measured\n- a sample counts only if it had no \
          error, if each origin had its share, and if the balancer's processes, or its \
          counters in the kernel, show that it worked where it claims to\n",
         environment.date,

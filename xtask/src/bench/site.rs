@@ -328,6 +328,36 @@ impl Site {
             .collect()
     }
 
+    /// Stops the row's agents, or lets them go on. What they have to look at now and then would be in the figures of
+    /// other rows: a machine of ours has one agent, and this one has one for each row.
+    pub fn agents(&self, run: bool) {
+        let signal = if run { libc::SIGCONT } else { libc::SIGSTOP };
+        for pid in self.agent_pids() {
+            // SAFETY: no memory is involved; the process is a child that has not been waited for.
+            unsafe { libc::kill(pid.cast_signed(), signal) };
+        }
+    }
+
+    fn agent_pids(&self) -> impl Iterator<Item = u32> + '_ {
+        let agents = self.processes.iter().filter(|(name, _)| name.ends_with("agent"));
+        agents.map(|(_, child)| child.id())
+    }
+
+    /// Waits until the agents have caught up with what they missed: a look every few seconds is theirs, all of them at
+    /// once is not.
+    pub fn settle(&self) {
+        let end = Instant::now() + CATCH_UP;
+        let mut before = f64::NAN;
+        while Instant::now() < end {
+            let now = self.agent_pids().map(cpu_seconds).sum::<f64>();
+            if now - before < QUIET_SECONDS {
+                return;
+            }
+            before = now;
+            thread::sleep(QUIET_INTERVAL);
+        }
+    }
+
     /// Seconds of processor time that each process has used since it began, by its name.
     pub fn process_cpu(&self) -> BTreeMap<String, f64> {
         let mut all = BTreeMap::new();
@@ -472,6 +502,12 @@ fn cgroup2() -> Option<PathBuf> {
 }
 
 /// Of all threads, from the scheduler's own clock.
+/// What an agent may take to catch up at most; an agent that is never quiet is measured as it is.
+const CATCH_UP: Duration = Duration::from_secs(3);
+/// An agent that uses less than this share of an interval is quiet.
+const QUIET_INTERVAL: Duration = Duration::from_millis(100);
+const QUIET_SECONDS: f64 = 0.002;
+
 fn cpu_seconds(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
