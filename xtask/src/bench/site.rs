@@ -346,6 +346,9 @@ impl Site {
     /// Waits until the agents have caught up with what they missed: a look every few seconds is theirs, all of them at
     /// once is not.
     pub fn settle(&self) {
+        if self.agent_pids().next().is_none() {
+            return;
+        }
         let end = Instant::now() + CATCH_UP;
         let mut before = f64::NAN;
         while Instant::now() < end {
@@ -505,8 +508,8 @@ fn cgroup2() -> Option<PathBuf> {
 /// What an agent may take to catch up at most; an agent that is never quiet is measured as it is.
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// An agent that uses less than this share of an interval is quiet.
-const QUIET_INTERVAL: Duration = Duration::from_millis(100);
-const QUIET_SECONDS: f64 = 0.002;
+const QUIET_INTERVAL: Duration = Duration::from_millis(50);
+const QUIET_SECONDS: f64 = 0.001;
 
 fn cpu_seconds(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
