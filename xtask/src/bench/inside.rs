@@ -213,7 +213,7 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
     let watch = Watch::start();
     let (whole, output) = (Times::now()?, cmd::output(&mut command)?);
     let (whole, cpu) = (Times::now()?.since(&whole), site.balancer_cpu() - cpu);
-    let times = watch.middle(Duration::from_secs(u64::from(plan.seconds)))?;
+    let times = watch.middle(Duration::from_secs(u64::from(plan.seconds_of(workload))))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if let Some(churn) = churn {
         churn.end()?;
@@ -223,7 +223,7 @@ fn sample(plan: &Plan, site: &mut Site, workload: Workload, round: u32) -> Resul
     // A generator that says nothing makes this sample void, and no other.
     let (loaded, echoed, silent) = match loaded {
         Ok((loaded, echoed)) => (loaded, echoed, None),
-        Err(error) => (Load::nothing(plan.seconds), None, Some(error)),
+        Err(error) => (Load::nothing(plan.seconds_of(workload)), None, Some(error)),
     };
     let after = site.served()?;
     let moved = match (worked, site.kernel_work()?) {

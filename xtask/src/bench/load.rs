@@ -62,7 +62,7 @@ pub fn command(command: &mut Command, plan: &Plan, workload: Workload, site: &Si
     };
     command.arg(crate::paths::this()?).args(["bench", "own", own]);
     command.args([format!("{first}:{PORT}"), format!("{second}:{PORT}")]);
-    command.args(["--seconds", &plan.seconds.to_string()]);
+    command.args(["--seconds", &plan.seconds_of(workload).to_string()]);
     if workload == Workload::Udp {
         command.args(["--sockets", &plan.connections.to_string()]);
     }
@@ -88,7 +88,7 @@ fn wrk(command: &mut Command, plan: &Plan, workload: Workload, script: &Path, ad
         .arg(script);
     command.args(["--threads", &THREADS.to_string()]);
     command.args(["--connections", &plan.connections.to_string()]);
-    command.args(["--duration", &format!("{}s", plan.seconds)]);
+    command.args(["--duration", &format!("{}s", plan.seconds_of(workload))]);
     let path = match workload {
         Workload::KeepAlive => "/",
         Workload::Connections => {

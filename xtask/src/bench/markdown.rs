@@ -215,7 +215,7 @@ fn machine(results: &Results) -> String {
     let environment = &results.environment;
     let plan = &results.plan;
     let mut text = format!(
-        "\n## The machine and the method\n\n- {}\n- Linux {}, {} × {}\n- {} interleaved rounds of {} s, in another \
+        "\n## The machine and the method\n\n- {}\n- Linux {}, {} × {}\n- {} interleaved rounds of {} s ({} s for answers of 1 MiB), in another \
          order each; {} connections of wrk; medians, bootstrap intervals of 95 %\n- client, balancer and two origins \
          (nginx) in network namespaces joined by veth; each row has its own, and the agents of other rows are stopped while one is measured\n- a sample counts only if it had no \
          error, if each origin had its share, and if the balancer's processes, or its \
@@ -226,6 +226,7 @@ fn machine(results: &Results) -> String {
         environment.processor,
         plan.rounds,
         plan.seconds,
+        plan.seconds_of(Workload::Bulk),
         plan.connections,
     );
     if plan.counted.is_none() {

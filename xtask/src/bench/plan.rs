@@ -91,14 +91,12 @@ impl Contestant {
 
     /// The most services that it is measured with; 1 where their number is not part of what it looks up.
     ///
-    /// A relay has a listening socket for each, so the kernel chooses; 10 000 HTTP services are more than anybody
-    /// configures, and minutes of setting up.
+    /// A relay has a listening socket for each, so the kernel chooses.
     pub fn services_max(self) -> u32 {
         match self {
             Direct | HaproxyTcp | NginxStream => 1,
-            IpvsNat | IpvsDr | PorticoSocket | PorticoTc => 10_000,
             PorticoDsr | PorticoMasquerade | PorticoXdp => 1,
-            HaproxyHttp | NginxHttp | PorticoL7 => 1000,
+            IpvsNat | IpvsDr | PorticoSocket | PorticoTc | HaproxyHttp | NginxHttp | PorticoL7 => 10_000,
         }
     }
 
@@ -140,10 +138,16 @@ impl Contestant {
 }
 
 /// What one might look for and does not find, so that a report names it.
-pub const NOT_COMPARED: [(&str, &str); 1] = [(
-    "IPVS, tasks on another node",
-    "Portico does not program a tunnel for IPVS, and Swarm's own mesh needs a Swarm",
-)];
+pub const NOT_COMPARED: [(&str, &str); 2] = [
+    (
+        "IPVS, tasks on another node",
+        "Portico does not program a tunnel for IPVS, and Swarm's own mesh needs a Swarm",
+    ),
+    (
+        "HAProxy tcp, nginx stream, many services",
+        "each service has a listening socket of its own, and it is the kernel that finds it",
+    ),
+];
 
 /// What the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
@@ -349,6 +353,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How long one sample is. Large answers take long, and some of them are needed for a figure.
+    pub fn seconds_of(&self, workload: Workload) -> u32 {
+        match workload {
+            Workload::Bulk => 2 * self.seconds,
+            _ => self.seconds,
+        }
+    }
+
     /// Every sample once, round by round; inside a round the rows are in another order each time.
     pub fn schedule(&self) -> Vec<(u32, Row, Workload)> {
         let mut random = self.seed | 1;
