@@ -23,15 +23,15 @@ pub mod tally;
 pub use backend::{Backend, LocalTask, SlotKey};
 pub use counter::Counter;
 pub use flow::{Bucket, Flow, FlowKey};
-pub use frontend::{Frontend, FrontendKey};
+pub use frontend::{Frontend, FrontendKey, FrontendKey6};
 pub use schedule::{Affinity, AffinityKey, Fragment, FragmentKey, SourceKey, TableBlock, TableKey};
 pub use scope::{LocalAddr, Scope};
 pub use settings::Settings;
-pub use sock::{SockKey, SockPeer};
+pub use sock::{SockKey, SockKey6, SockPeer, SockPeer6};
 pub use tally::Tally;
 
 /// Version of every layout in this module; part of the pin path (`<bpffs>/v<ABI_VERSION>/…`).
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// IP protocol number of ICMP (RFC 792).
 pub const PROTO_ICMP: u8 = 1;

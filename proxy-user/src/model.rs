@@ -24,7 +24,7 @@ pub mod snapshot;
 pub mod tables;
 pub mod writer;
 
-pub use addr::{NodeAddr, TaskAddr, VipAddr};
+pub use addr::{Family, NodeAddr, TaskAddr, VipAddr};
 pub use backend::{Backend, Reach};
 pub use frontend::{Frontend, FrontendAddr, Protocol, VipPort};
 pub use health::HealthCheck;

@@ -29,6 +29,7 @@ pub mod datapath;
 pub mod desired;
 pub mod follow;
 pub mod ipvs;
+pub mod key;
 pub mod ops;
 pub mod plan;
 pub mod spread;

@@ -13,9 +13,10 @@ abi! {
 
 abi! {
     /// A backend of one frontend. The key is its id (`u32`, never 0).
-    pub struct Backend: 36 {
+    pub struct Backend: 48 {
         /// VIP frontends: the task's address on the network. Published, local: its address on the gateway
         /// bridge. Published, remote: its address on the ingress network (information only). Network order.
+        /// [`IPV6`]: the address's last word.
         addr_be: u32,
         /// Published, remote: the task's node (tunnel end), network order. 0 otherwise.
         node_be: u32,
@@ -25,7 +26,7 @@ abi! {
         task: u32,
         /// VIP frontends: port, network order; 0 = as the client sent it.
         port_be: u16,
-        /// [`LOCAL`], [`REMOTE`], [`DRAINING`].
+        /// [`LOCAL`], [`REMOTE`], [`DRAINING`], [`IPV6`].
         flags: u16,
         /// Published, local: MAC of the task's gateway interface.
         mac: [u8; 6],
@@ -35,6 +36,8 @@ abi! {
         weight: u16,
         /// Zero.
         _pad: u16,
+        /// [`IPV6`]: the address's first three words, network order. Zeros otherwise.
+        addr_high: [u32; 3],
     }
 }
 
@@ -45,6 +48,18 @@ pub const REMOTE: u16 = 2;
 
 /// [`Backend::flags`]: gets no new flow, not even of a client that had it before.
 pub const DRAINING: u16 = 4;
+
+/// [`Backend::flags`]: the address is an IPv6 one (VIP frontends only).
+pub const IPV6: u16 = 8;
+
+impl Backend {
+    /// An [`IPV6`] backend's address, network order.
+    #[inline(always)]
+    pub const fn addr6(&self) -> [u32; 4] {
+        let [a, b, c] = self.addr_high;
+        [a, b, c, self.addr_be]
+    }
+}
 
 abi! {
     /// A task of this node that other nodes may send to through the tunnel.

@@ -75,6 +75,8 @@ counters! {
     FragmentUnknown = 22, "fragment_unknown", true;
     /// Client outside the prefixes that the service allows, or inside those that it denies.
     SourceDenied = 23, "source_denied", true;
+    /// IPv6 client of a published port, which tasks with IPv4 addresses serve: ICMPv6 port unreachable.
+    PublishedIpv6 = 24, "published_ipv6", true;
     /// Packet for another node's task, sent by the XDP program itself.
     XdpSent = 32, "xdp_sent", false;
 }

@@ -20,6 +20,23 @@ abi! {
     }
 }
 
+abi! {
+    /// Where a frontend with an IPv6 address is reached: as [`FrontendKey`]. Tables of their own, so that the keys of
+    /// all others stay short.
+    pub struct FrontendKey6: 24 {
+        /// Network that the VIP belongs to.
+        network: u32,
+        /// The VIP, network order.
+        addr: [u32; 4],
+        /// Port, network order; 0 = every port.
+        port_be: u16,
+        /// IP protocol; 0 = every protocol.
+        protocol: u8,
+        /// [`VIP`].
+        kind: u8,
+    }
+}
+
 /// [`FrontendKey::kind`]: a virtual IP inside a network.
 pub const VIP: u8 = 0;
 /// [`FrontendKey::kind`]: a published port on the node's addresses.

@@ -49,6 +49,9 @@ pub const LEAST_LOOK: u32 = 16;
 pub const MASQUERADE_TRIES: u32 = 8;
 /// Sockets with a translated address (UDP affinity and reverse entries, TCP reverse entries).
 pub const SOCKS_MAX: u32 = 131_072;
+/// The same of IPv6 sockets that asked for IPv6 addresses (those that asked for mapped IPv4 ones are above): half as
+/// many, of 56 bytes and about 64 of the kernel's, 7.5 MiB, allocated at the start.
+pub const SOCKS6_MAX: u32 = 65_536;
 /// Prefixes that services allow and deny, over all: 4 each for all frontends of a full node is 16 times this;
 /// a trie node takes about 100 bytes, so 1.6 MiB when full.
 pub const SOURCES_MAX: u32 = 16_384;

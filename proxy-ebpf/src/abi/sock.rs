@@ -35,3 +35,35 @@ abi! {
         _pad: u16,
     }
 }
+
+abi! {
+    /// As [`SockKey`], for what IPv6 sockets asked for.
+    pub struct SockKey6: 32 {
+        /// Socket cookie.
+        cookie: u64,
+        /// Network order.
+        addr: [u32; 4],
+        /// Network order.
+        port_be: u16,
+        /// IP protocol.
+        protocol: u8,
+        /// [`REVERSE`] or [`AFFINITY`].
+        side: u8,
+        /// Zero.
+        _pad: u32,
+    }
+}
+
+abi! {
+    /// As [`SockPeer`].
+    pub struct SockPeer6: 24 {
+        /// Network order.
+        addr: [u32; 4],
+        /// The backend's id, to notice that it is gone.
+        backend: u32,
+        /// Network order.
+        port_be: u16,
+        /// Zero.
+        _pad: u16,
+    }
+}

@@ -4,7 +4,7 @@
 use super::{Packet, table::Stored};
 use crate::abi::{
     Affinity, AffinityKey, Backend, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-    LocalTask, Scope, SlotKey, SockKey, SockPeer,
+    FrontendKey6, LocalTask, Scope, SlotKey, SockKey, SockKey6, SockPeer, SockPeer6,
 };
 
 /// The maps. Every method is one map operation; none blocks.
@@ -15,6 +15,8 @@ pub trait Maps {
     fn is_local_addr(&self, addr_be: u32) -> bool;
     /// Master entry of a frontend.
     fn frontend(&self, key: &FrontendKey) -> Option<&Frontend>;
+    /// Master entry of a frontend with an IPv6 address.
+    fn frontend6(&self, key: &FrontendKey6) -> Option<&Frontend>;
     /// Backend id in a slot.
     fn slot(&self, key: &SlotKey) -> Option<u32>;
     /// Backend id in a table; `None` when the block is not there.
@@ -57,6 +59,10 @@ pub trait Maps {
     fn sock(&self, key: &SockKey) -> Option<SockPeer>;
     /// Writes a socket's translation; a full table forgets the least recently used.
     fn set_sock(&self, key: &SockKey, peer: &SockPeer);
+    /// An IPv6 socket's translation.
+    fn sock6(&self, key: &SockKey6) -> Option<SockPeer6>;
+    /// Writes it; as above.
+    fn set_sock6(&self, key: &SockKey6, peer: &SockPeer6);
     /// Adds one to a counter.
     fn count(&self, counter: Counter) {
         self.count_number(counter as u32);

@@ -23,6 +23,8 @@ pub struct World {
     pub local_addrs: Vec<u32>,
     /// Master entries.
     pub frontends: HashMap<FrontendKey, Frontend>,
+    /// Those with an IPv6 address.
+    pub frontends6: HashMap<FrontendKey6, Frontend>,
     /// Backend ids.
     pub slots: HashMap<SlotKey, u32>,
     /// Backends by id.
@@ -35,6 +37,8 @@ pub struct World {
     pub flows: RefCell<Vec<Bucket>>,
     /// Sockets' translations.
     pub socks: RefCell<HashMap<SockKey, SockPeer>>,
+    /// Those of IPv6 addresses.
+    pub socks6: RefCell<HashMap<SockKey6, SockPeer6>>,
     /// Round-robin counters by frontend.
     pub next: RefCell<HashMap<u32, u32>>,
     /// Blocks of tables.
@@ -59,12 +63,14 @@ impl Default for World {
             scopes: HashMap::new(),
             local_addrs: Vec::new(),
             frontends: HashMap::new(),
+            frontends6: HashMap::new(),
             slots: HashMap::new(),
             backends: HashMap::new(),
             local_tasks: HashMap::new(),
             counters: RefCell::default(),
             flows: RefCell::new(vec![Bucket::default(); MASK as usize + 1]),
             socks: RefCell::default(),
+            socks6: RefCell::default(),
             next: RefCell::default(),
             tables: HashMap::new(),
             active: RefCell::default(),
@@ -113,6 +119,9 @@ impl Maps for World {
     }
     fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
         self.frontends.get(key)
+    }
+    fn frontend6(&self, key: &FrontendKey6) -> Option<&Frontend> {
+        self.frontends6.get(key)
     }
     fn slot(&self, key: &SlotKey) -> Option<u32> {
         self.slots.get(key).copied()
@@ -191,6 +200,12 @@ impl Maps for World {
     }
     fn set_sock(&self, key: &SockKey, peer: &SockPeer) {
         self.socks.borrow_mut().insert(*key, *peer);
+    }
+    fn sock6(&self, key: &SockKey6) -> Option<SockPeer6> {
+        self.socks6.borrow().get(key).copied()
+    }
+    fn set_sock6(&self, key: &SockKey6, peer: &SockPeer6) {
+        self.socks6.borrow_mut().insert(*key, *peer);
     }
     fn count_number(&self, number: u32) {
         let mut all = Counter::ALL.iter().copied();

@@ -4,15 +4,18 @@
 //! Nothing is translated per packet and the server sees the client's own address. What a socket asked for is
 //! kept in one entry per (socket, backend), so that getpeername and recvmsg answer with it; UDP sockets that do
 //! not connect keep their backend in an entry per (socket, VIP) until it goes away.
+//!
+//! The hooks of IPv4 and IPv6 sockets are the same code over two kinds of address ([`Ip`]).
 
 use super::{
     Maps,
+    ip::{Ip, Peer},
     select::{Who, select},
 };
 use crate::abi::{
-    Backend, Counter, FrontendKey, SockKey, SockPeer,
+    Backend, Counter, FrontendKey,
     backend::REMOTE,
-    frontend::{PUBLISHED, VIP},
+    frontend::PUBLISHED,
     limits::SCOPE_NETWORKS_MAX,
     schedule::NAMESPACE,
     scope::HOST,
@@ -46,30 +49,30 @@ impl Caller {
     }
 }
 
-/// An IPv4 address and port, both in network order.
+/// An address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct Address<A> {
     /// Network order.
-    pub addr_be: u32,
+    pub addr: A,
     /// Network order.
     pub port_be: u16,
 }
 
 /// What the hook does with the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<A> {
     /// Not ours: leave it.
     Pass,
     /// Use this address instead.
-    Use(Address),
+    Use(Address<A>),
     /// A VIP or published port without backends: fail with ECONNREFUSED.
     Refuse,
 }
 
 /// `connect()`.
 #[inline(always)]
-pub fn connect<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
-    match choose(maps, caller, to) {
+pub fn connect<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>) -> Verdict<A> {
+    match choose(maps, caller, to, to.addr.is_own(maps)) {
         Choice::NotOurs => Verdict::Pass,
         Choice::None => refuse(maps),
         Choice::Backend(id, address) => {
@@ -83,17 +86,14 @@ pub fn connect<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
 
 /// `sendto()`, `sendmsg()` with an address on a UDP socket.
 #[inline(always)]
-pub fn sendmsg<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
-    let key = key(caller, AFFINITY, to);
-    if let Some(peer) = maps.sock(&key)
+pub fn sendmsg<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>) -> Verdict<A> {
+    if let Some(peer) = to.addr.peer(maps, caller, AFFINITY, to.port_be)
         && maps.backend(peer.backend).is_some()
     {
-        return Verdict::Use(Address {
-            addr_be: peer.addr_be,
-            port_be: peer.port_be,
-        });
+        return Verdict::Use(peer.address);
     }
-    match choose(maps, caller, to) {
+    let own = A::SENDS_MAPPED && to.addr.is_own(maps);
+    match choose(maps, caller, to, own) {
         Choice::NotOurs => Verdict::Pass,
         Choice::None => refuse(maps),
         Choice::Backend(id, address) => {
@@ -108,24 +108,22 @@ pub fn sendmsg<M: Maps>(maps: &M, caller: Caller, to: Address) -> Verdict {
 
 /// `recvmsg()` and `getpeername()`: the address that the application knows this peer by.
 #[inline(always)]
-pub fn reverse<M: Maps>(maps: &M, caller: Caller, from: Address) -> Verdict {
-    match maps.sock(&key(caller, REVERSE, from)) {
-        Some(peer) => Verdict::Use(Address {
-            addr_be: peer.addr_be,
-            port_be: peer.port_be,
-        }),
+pub fn reverse<M: Maps, A: Ip>(maps: &M, caller: Caller, from: Address<A>) -> Verdict<A> {
+    match from.addr.peer(maps, caller, REVERSE, from.port_be) {
+        Some(peer) => Verdict::Use(peer.address),
         None => Verdict::Pass,
     }
 }
 
-enum Choice {
+enum Choice<A> {
     NotOurs,
     None,
-    Backend(u32, Address),
+    Backend(u32, Address<A>),
 }
 
+/// `own`: whether published ports answer on the address.
 #[inline(always)]
-fn choose<M: Maps>(maps: &M, caller: Caller, to: Address) -> Choice {
+fn choose<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>, own: bool) -> Choice<A> {
     let Some(scope) = maps.scope(caller.namespace) else {
         return Choice::NotOurs;
     };
@@ -133,18 +131,10 @@ fn choose<M: Maps>(maps: &M, caller: Caller, to: Address) -> Choice {
         if i as u32 >= scope.count {
             break;
         }
-        let mut key = FrontendKey {
-            network: scope.networks[i],
-            addr_be: to.addr_be,
-            port_be: to.port_be,
-            protocol: caller.protocol,
-            kind: VIP,
-        };
-        let mut found = maps.frontend(&key);
+        let network = scope.networks[i];
+        let mut found = to.addr.vip(maps, network, to.port_be, caller.protocol);
         if found.is_none() {
-            key.port_be = 0;
-            key.protocol = 0;
-            found = maps.frontend(&key);
+            found = to.addr.vip(maps, network, 0, 0);
         }
         if let Some(frontend) = found {
             return match select(maps, frontend, &caller.who()) {
@@ -153,7 +143,7 @@ fn choose<M: Maps>(maps: &M, caller: Caller, to: Address) -> Choice {
             };
         }
     }
-    if scope.flags & HOST != 0 && (is_loopback(to.addr_be) || maps.is_local_addr(to.addr_be)) {
+    if scope.flags & HOST != 0 && own {
         let key = FrontendKey {
             port_be: to.port_be,
             protocol: caller.protocol,
@@ -173,14 +163,14 @@ fn choose<M: Maps>(maps: &M, caller: Caller, to: Address) -> Choice {
 }
 
 #[inline(always)]
-fn vip_target(backend: &Backend, to: Address) -> Address {
+fn vip_target<A: Ip>(backend: &Backend, to: Address<A>) -> Address<A> {
     let port_be = if backend.port_be == 0 {
         to.port_be
     } else {
         backend.port_be
     };
     Address {
-        addr_be: backend.addr_be,
+        addr: A::of(backend),
         port_be,
     }
 }
@@ -188,10 +178,10 @@ fn vip_target(backend: &Backend, to: Address) -> Address {
 /// The node's own processes reach a local task over the gateway bridge. A remote one is reached through its
 /// node's published port, where that node chooses again: the socket layer has no tunnel.
 #[inline(always)]
-fn published_target(backend: &Backend, target_port_be: u16, to: Address) -> Address {
+fn published_target<A: Ip>(backend: &Backend, target_port_be: u16, to: Address<A>) -> Address<A> {
     if backend.flags & REMOTE != 0 {
         return Address {
-            addr_be: backend.node_be,
+            addr: A::from_v4(backend.node_be),
             port_be: to.port_be,
         };
     }
@@ -201,42 +191,26 @@ fn published_target(backend: &Backend, target_port_be: u16, to: Address) -> Addr
         target_port_be
     };
     Address {
-        addr_be: backend.addr_be,
+        addr: A::from_v4(backend.addr_be),
         port_be,
     }
 }
 
 #[inline(always)]
-fn is_loopback(addr_be: u32) -> bool {
-    u32::from_be(addr_be) >> 24 == 127
-}
-
-#[inline(always)]
-fn refuse<M: Maps>(maps: &M) -> Verdict {
+fn refuse<M: Maps, A>(maps: &M) -> Verdict<A> {
     maps.count(Counter::SockNoBackend);
     Verdict::Refuse
 }
 
 #[inline(always)]
-fn key(caller: Caller, side: u8, address: Address) -> SockKey {
-    SockKey {
-        cookie: caller.socket,
-        addr_be: address.addr_be,
-        port_be: address.port_be,
-        protocol: caller.protocol,
-        side,
-    }
-}
-
-#[inline(always)]
-fn remember<M: Maps>(maps: &M, caller: Caller, side: u8, at: Address, peer: Address, backend: u32) {
-    maps.set_sock(
-        &key(caller, side, at),
-        &SockPeer {
-            addr_be: peer.addr_be,
-            backend,
-            port_be: peer.port_be,
-            _pad: 0,
-        },
-    );
+fn remember<M: Maps, A: Ip>(
+    maps: &M,
+    caller: Caller,
+    side: u8,
+    at: Address<A>,
+    address: Address<A>,
+    backend: u32,
+) {
+    at.addr
+        .set_peer(maps, caller, side, at.port_be, Peer { address, backend });
 }

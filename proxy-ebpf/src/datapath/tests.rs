@@ -3,12 +3,13 @@
 
 use super::{
     Action, Bytes, Maps as _, Nat, Out, Packet,
+    ip::{Ip as _, V6},
     model::World,
     packet::{self, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, find_mss, parse},
     published::{self, Env},
     sock::{Address, Caller, Verdict, connect, reverse, sendmsg},
 };
-use crate::abi::{backend::*, frontend::*, limits::SCOPE_NETWORKS_MAX, *};
+use crate::abi::{backend::*, frontend::*, limits::SCOPE_NETWORKS_MAX, scope::HOST, *};
 
 fn from_client(world: &World, env: &Env, packet: &Packet) -> Action {
     published::from_client(world, env, &mut packet.clone())
@@ -635,11 +636,121 @@ const UDP_SOCKET: Caller = Caller {
     now: 5,
 };
 
-fn at(addr_be: u32, port: u16) -> Address {
+fn at<A>(addr: A, port: u16) -> Address<A> {
     Address {
-        addr_be,
+        addr,
         port_be: port.to_be(),
     }
+}
+
+/// `fd00::n`.
+fn v6(n: u32) -> V6 {
+    V6([0xfd00_0000_u32.to_be(), 0, 0, n.to_be()])
+}
+
+/// [`vip_world`] with `fd00::1` of network 4 on `fd00::2` and, for the node's own processes, port 80 on TASK_ADDR.
+fn world6() -> World {
+    let mut world = vip_world();
+    let key = FrontendKey6 {
+        network: 4,
+        addr: v6(1).0,
+        kind: VIP,
+        ..Default::default()
+    };
+    world.frontends6.insert(
+        key,
+        Frontend {
+            id: 8,
+            slots: 1,
+            ..Default::default()
+        },
+    );
+    let published = FrontendKey {
+        port_be: 80_u16.to_be(),
+        protocol: PROTO_TCP,
+        kind: PUBLISHED,
+        ..Default::default()
+    };
+    world.frontends.insert(
+        published,
+        Frontend {
+            id: 9,
+            slots: 1,
+            target_port_be: 8080_u16.to_be(),
+            ..Default::default()
+        },
+    );
+    let [a, b, c, addr_be] = v6(2).0;
+    let six = Backend {
+        addr_be,
+        addr_high: [a, b, c],
+        flags: IPV6,
+        ..Default::default()
+    };
+    let local = Backend {
+        addr_be: TASK_ADDR,
+        flags: LOCAL,
+        ..Default::default()
+    };
+    for (frontend, id, backend) in [(8, 80, six), (9, 90, local)] {
+        world.slots.insert(SlotKey { frontend, index: 0 }, id);
+        world.backends.insert(id, backend);
+    }
+    world.scopes.get_mut(&1).expect("the namespace's").flags = HOST;
+    world
+}
+
+#[test]
+fn an_ipv6_vip_is_one_in_its_network() {
+    let world = world6();
+    assert_eq!(connect(&world, TCP_SOCKET, at(v6(9), 80)), Verdict::Pass);
+    let elsewhere = Caller {
+        namespace: 2,
+        ..TCP_SOCKET
+    };
+    assert_eq!(connect(&world, elsewhere, at(v6(1), 80)), Verdict::Pass);
+    let there = Verdict::Use(at(v6(2), 80));
+    assert_eq!(connect(&world, TCP_SOCKET, at(v6(1), 80)), there);
+    let back = Verdict::Use(at(v6(1), 80));
+    assert_eq!(reverse(&world, TCP_SOCKET, at(v6(2), 80)), back);
+    assert_eq!(reverse(&world, UDP_SOCKET, at(v6(2), 80)), Verdict::Pass);
+    let there = Verdict::Use(at(v6(2), 53));
+    assert_eq!(sendmsg(&world, UDP_SOCKET, at(v6(1), 53)), there);
+    assert_eq!(sendmsg(&world, UDP_SOCKET, at(v6(1), 53)), there);
+    assert_eq!(world.tally_of(80).opened, 2, "the second datagram is no new flow");
+    assert!(world.socks.borrow().is_empty());
+}
+
+#[test]
+fn a_mapped_address_is_the_ipv4_one() {
+    let world = world6();
+    let mapped = |addr_be| V6::from_v4(addr_be);
+    let there = Verdict::Use(at(mapped(TASK_ADDR + 1), 80));
+    assert_eq!(connect(&world, TCP_SOCKET, at(mapped(NODE), 80)), there);
+    // recvmsg6 of what sendmsg4 remembered, and the other way round.
+    let here = Verdict::Use(at(mapped(NODE), 80));
+    assert_eq!(reverse(&world, TCP_SOCKET, at(mapped(TASK_ADDR + 1), 80)), here);
+    let here = Verdict::Use(at(NODE, 80));
+    assert_eq!(reverse(&world, TCP_SOCKET, at(TASK_ADDR + 1, 80)), here);
+    assert!(world.socks6.borrow().is_empty());
+}
+
+#[test]
+fn ipv6_loopback_reaches_a_published_port_by_connect_only() {
+    let world = world6();
+    let there = Verdict::Use(at(V6::from_v4(TASK_ADDR), 8080));
+    assert_eq!(connect(&world, TCP_SOCKET, at(V6::LOOPBACK, 80)), there);
+    let here = Verdict::Use(at(V6::LOOPBACK, 80));
+    assert_eq!(
+        reverse(&world, TCP_SOCKET, at(V6::from_v4(TASK_ADDR), 8080)),
+        here
+    );
+    // 127.0.0.1, mapped.
+    let there = Verdict::Use(at(V6::from_v4(TASK_ADDR), 8080));
+    let loopback = V6::from_v4(0x7f00_0001_u32.to_be());
+    assert_eq!(connect(&world, TCP_SOCKET, at(loopback, 80)), there);
+    // The kernel refuses a datagram to ::1 that a hook sends to a mapped address.
+    assert_eq!(sendmsg(&world, TCP_SOCKET, at(V6::LOOPBACK, 80)), Verdict::Pass);
 }
 
 #[test]

@@ -8,9 +8,8 @@ use std::{collections::HashMap, sync::Arc};
 use hyper::{Request, StatusCode, body::Incoming};
 use proxy_ebpf::{
     abi::{
-        Backend, FlowKey, FrontendKey,
+        Backend, FlowKey,
         flow::{BACK, ENTRY, TASK},
-        frontend::PUBLISHED,
     },
     datapath::Maps,
 };
@@ -21,6 +20,7 @@ use super::names::{Failure, Names, address, failure, ip, mirror, protocol, quest
 use crate::{
     daemon::Shared,
     kernel::mirror::{Look, Row},
+    reconcile::key::FrontKey,
 };
 
 /// Most flows in one answer, unless fewer are asked for.
@@ -165,12 +165,7 @@ impl Reader {
             (flow.nat_addr_be, flow.nat_port_be),
         );
         let (used, task) = if entry { (local, nat) } else { (nat, local) };
-        let frontend = FrontendKey {
-            port_be: used.1,
-            protocol: key.protocol,
-            kind: PUBLISHED,
-            ..FrontendKey::default()
-        };
+        let frontend = FrontKey::published(used.1, key.protocol);
         let service = self.names.service(&frontend);
         Some(Seen {
             row,

@@ -8,15 +8,17 @@ use std::{
 
 use http_body_util::{BodyExt, Limited};
 use hyper::{Request, StatusCode, body::Incoming};
-use proxy_ebpf::abi::{Backend, FrontendKey, PROTO_TCP, PROTO_UDP, backend::LOCAL, backend::REMOTE, flow};
+use proxy_ebpf::abi::{Backend, PROTO_TCP, PROTO_UDP, backend::LOCAL, backend::REMOTE, flow};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
     daemon::{Shared, View},
     kernel::mirror::Mirror,
-    model::TaskId,
-    reconcile::desired::frontend_key,
+    reconcile::{
+        desired::{address_of, frontend_key},
+        key::FrontKey,
+    },
 };
 
 /// Bytes of a question.
@@ -82,7 +84,7 @@ pub(super) fn state(state: u8) -> &'static str {
 
 /// The names of one view.
 pub(super) struct Names {
-    services: HashMap<FrontendKey, String>,
+    services: HashMap<FrontKey, String>,
     tasks: HashMap<u32, String>,
 }
 
@@ -93,7 +95,7 @@ impl Names {
         let services =
             frontends.map(|(address, frontend)| (frontend_key(*address), frontend.service.to_string()));
         let tasks = view.tables.services.values().flat_map(|service| &service.tasks);
-        let tasks = tasks.map(|task| (TaskId::of(task.ingress).get(), task.name.to_string()));
+        let tasks = tasks.filter_map(|task| Some((task.id?.get(), task.name.to_string())));
         Self {
             services: services.collect(),
             tasks: tasks.collect(),
@@ -101,7 +103,7 @@ impl Names {
     }
 
     /// The service of a frontend.
-    pub(super) fn service(&self, key: &FrontendKey) -> Option<&str> {
+    pub(super) fn service(&self, key: &FrontKey) -> Option<&str> {
         self.services.get(key).map(String::as_str)
     }
 
@@ -115,7 +117,7 @@ impl Names {
         let port = (backend.port_be != 0).then(|| u16::from_be(backend.port_be));
         json!({
             "id": id,
-            "address": ip(backend.addr_be).to_string(),
+            "address": address_of(backend).to_string(),
             "port": port,
             "task": self.tasks.get(&backend.task).filter(|_| backend.task != 0),
             "place": place,

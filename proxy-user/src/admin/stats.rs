@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use hyper::{Request, StatusCode, body::Incoming};
 use proxy_ebpf::{
-    abi::{Backend, Counter, FrontendKey, SlotKey, Tally},
+    abi::{Backend, Counter, SlotKey, Tally},
     datapath::Maps,
 };
 use serde::Deserialize;
@@ -16,7 +16,10 @@ use crate::{
     daemon::{Shared, View},
     kernel::mirror::Look,
     model::{FrontendAddr, Service, Vip},
-    reconcile::desired::{Ident, frontend_key, ident, ident_of},
+    reconcile::{
+        desired::{Ident, frontend_key, ident, ident_of},
+        key::FrontKey,
+    },
 };
 
 /// Whose numbers; everybody's if nobody is named.
@@ -67,7 +70,7 @@ fn is_drop(name: &str) -> bool {
 /// All that is asked of the maps.
 trait Numbers {
     /// Backends that the slots of a frontend name.
-    fn slots(&self, frontend: &FrontendKey) -> Vec<(u32, Backend)>;
+    fn slots(&self, frontend: &FrontKey) -> Vec<(u32, Backend)>;
     /// Backends that no slot may name.
     fn draining(&self) -> Vec<(u32, Backend)>;
     /// What is counted of a backend.
@@ -75,8 +78,8 @@ trait Numbers {
 }
 
 impl Numbers for Look {
-    fn slots(&self, frontend: &FrontendKey) -> Vec<(u32, Backend)> {
-        let Some(frontend) = self.frontend(frontend) else {
+    fn slots(&self, frontend: &FrontKey) -> Vec<(u32, Backend)> {
+        let Some(frontend) = frontend.entry(self) else {
             return Vec::new();
         };
         let ids = (0..frontend.slots).filter_map(|index| {

@@ -4,7 +4,7 @@
 //! The decision is the programs' own code over the maps' content; nothing is written and nothing is sent.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
@@ -12,13 +12,14 @@ use std::{
 use hyper::{Request, StatusCode, body::Incoming};
 use proxy_ebpf::{
     abi::{
-        Counter, FlowKey, Frontend, FrontendKey, PROTO_TCP, PROTO_UDP,
+        Counter, FlowKey, Frontend, PROTO_TCP, PROTO_UDP,
         flow::{CLOSING, ENTRY},
-        frontend::{DSR, FLOW_HASH, LEAST, MASQUERADE, PUBLISHED, RANDOM, SOURCE_HASH},
+        frontend::{DSR, FLOW_HASH, LEAST, MASQUERADE, RANDOM, SOURCE_HASH},
     },
     datapath::{
         Maps, Out, Packet,
         flows::live,
+        ip::{Ip, V6},
         packet::{Kind, TCP_SYN},
         published::{self, Env},
         sock::{self, Address, Caller, Verdict},
@@ -34,7 +35,11 @@ use crate::{
         mirror::{Look, Mirror},
         netns,
     },
-    model::Place,
+    model::{
+        Place,
+        addr::{be, be6, ip6},
+    },
+    reconcile::key::FrontKey,
 };
 
 /// What to follow.
@@ -44,7 +49,7 @@ struct Question {
     /// An address, with a port when a known flow is meant; or the name of a task of this node; or `host`.
     client: String,
     /// Where it connects to.
-    to: SocketAddrV4,
+    to: SocketAddr,
     /// `tcp` or `udp`.
     #[serde(default)]
     protocol: Option<String>,
@@ -71,6 +76,8 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> 
 enum Client {
     /// Somebody outside, who comes in by an uplink.
     Outside(Ipv4Addr, Option<u16>),
+    /// The same with an IPv6 address.
+    Outside6,
     /// A process in a namespace of this node.
     Inside(u64),
 }
@@ -89,13 +96,44 @@ fn trace(shared: &Shared, asked: &Question) -> Result<Value, Failure> {
     let view = shared.view.load();
     let look = mirror.look().map_err(broken)?;
     let names = Names::of(&view);
-    let to = Address {
-        addr_be: u32::from(*asked.to.ip()).to_be(),
-        port_be: asked.to.port().to_be(),
-    };
-    let mut told = match client(&asked.client, &view)? {
-        Client::Outside(address, port) => outside(mirror, &look, &names, (address, port), to, protocol),
-        Client::Inside(namespace) => inside(&look, &names, namespace, to, protocol),
+    let port_be = asked.to.port().to_be();
+    let mut told = match (client(&asked.client, &view)?, asked.to.ip()) {
+        (Client::Outside(address, port), IpAddr::V4(to)) => {
+            let addr = be(to);
+            outside(
+                mirror,
+                &look,
+                &names,
+                (address, port),
+                Address { addr, port_be },
+                protocol,
+            )
+        }
+        (Client::Outside(..), IpAddr::V6(_)) | (Client::Outside6, IpAddr::V4(_)) => {
+            let why = "client and destination are of two kinds: one is an IPv4 address and one is not";
+            return Err(failure(StatusCode::BAD_REQUEST, why));
+        }
+        (Client::Outside6, IpAddr::V6(_)) => {
+            let key = FrontKey::published(port_be, protocol);
+            let published = key.entry(&look).is_some();
+            let (result, why) = if published {
+                (
+                    "refused",
+                    "published ports are served to IPv4 clients (ICMPv6 port unreachable)",
+                )
+            } else {
+                ("not ours", "nobody publishes this port")
+            };
+            json!({ "hook": "uplink", "service": names.service(&key), "result": result, "why": why })
+        }
+        (Client::Inside(namespace), IpAddr::V4(to)) => {
+            let addr = be(to);
+            inside(&look, &names, namespace, Address { addr, port_be }, protocol)
+        }
+        (Client::Inside(namespace), IpAddr::V6(to)) => {
+            let addr = V6(be6(to));
+            inside(&look, &names, namespace, Address { addr, port_be }, protocol)
+        }
     };
     told["client"] = asked.client.clone().into();
     told["to"] = asked.to.to_string().into();
@@ -107,7 +145,7 @@ fn trace(shared: &Shared, asked: &Question) -> Result<Value, Failure> {
 
 /// A task of this node by name or by one of its addresses, the node itself, or somebody outside.
 fn client(text: &str, view: &View) -> Result<Client, Failure> {
-    let address: Option<Ipv4Addr> = text.parse().ok();
+    let address: Option<IpAddr> = text.parse().ok();
     let tasks = view.tables.services.values().flat_map(|service| &service.tasks);
     let mut known = tasks.filter_map(|task| match &task.place {
         Place::Here { netns: Some(netns) } => Some((task, netns)),
@@ -130,11 +168,14 @@ fn client(text: &str, view: &View) -> Result<Client, Failure> {
             .map(Client::Inside)
             .map_err(|error| failure(StatusCode::INTERNAL_SERVER_ERROR, error));
     }
-    if let Some(address) = address {
-        return Ok(Client::Outside(address, None));
+    match address {
+        Some(IpAddr::V4(address)) => return Ok(Client::Outside(address, None)),
+        Some(IpAddr::V6(_)) => return Ok(Client::Outside6),
+        None => {}
     }
-    match text.parse::<SocketAddrV4>() {
-        Ok(socket) => Ok(Client::Outside(*socket.ip(), Some(socket.port()))),
+    match text.parse::<SocketAddr>() {
+        Ok(SocketAddr::V4(socket)) => Ok(Client::Outside(*socket.ip(), Some(socket.port()))),
+        Ok(SocketAddr::V6(_)) => Ok(Client::Outside6),
         Err(_) => Err(failure(
             StatusCode::BAD_REQUEST,
             format!("'{text}' is no address, no task of this node, and not `host`"),
@@ -148,7 +189,7 @@ fn outside(
     look: &Look,
     names: &Names,
     (client, port): (Ipv4Addr, Option<u16>),
-    to: Address,
+    to: Address<u32>,
     protocol: u8,
 ) -> Value {
     let settings = mirror.settings();
@@ -161,7 +202,7 @@ fn outside(
     };
     let mut packet = Packet {
         src_be: u32::from(client).to_be(),
-        dst_be: to.addr_be,
+        dst_be: to.addr,
         src_port_be: port.unwrap_or(ANY_PORT).to_be(),
         dst_port_be: to.port_be,
         protocol,
@@ -174,17 +215,10 @@ fn outside(
     if known.is_some() && protocol == PROTO_TCP {
         packet.tcp_flags = proxy_ebpf::datapath::packet::TCP_ACK;
     }
-    let frontend_key = FrontendKey {
-        port_be: to.port_be,
-        protocol,
-        kind: PUBLISHED,
-        ..FrontendKey::default()
-    };
-    let frontend = look
-        .frontend(&frontend_key)
-        .filter(|_| look.is_local_addr(to.addr_be));
+    let frontend_key = FrontKey::published(to.port_be, protocol);
+    let frontend = frontend_key.entry(look).filter(|_| look.is_local_addr(to.addr));
     let Some(frontend) = frontend else {
-        let why = if look.is_local_addr(to.addr_be) {
+        let why = if look.is_local_addr(to.addr) {
             "nobody publishes this port"
         } else {
             "the address is none of this node's, and VIPs are not reached from outside"
@@ -222,8 +256,25 @@ fn outside(
     })
 }
 
+/// How people write it.
+trait Shown {
+    fn shown(self) -> IpAddr;
+}
+
+impl Shown for u32 {
+    fn shown(self) -> IpAddr {
+        ip(self).into()
+    }
+}
+
+impl Shown for V6 {
+    fn shown(self) -> IpAddr {
+        ip6(self.0).to_canonical()
+    }
+}
+
 /// A socket that connects.
-fn inside(look: &Look, names: &Names, namespace: u64, to: Address, protocol: u8) -> Value {
+fn inside<A: Ip + Shown>(look: &Look, names: &Names, namespace: u64, to: Address<A>, protocol: u8) -> Value {
     let caller = Caller {
         namespace,
         socket: 0,
@@ -236,7 +287,7 @@ fn inside(look: &Look, names: &Names, namespace: u64, to: Address, protocol: u8)
     }
     let verdict = sock::connect(look, caller, to);
     let (key, backend) = look.found();
-    let frontend = key.and_then(|key| look.frontend(&key));
+    let frontend = key.and_then(|key| key.entry(look));
     let chosen = look.backend(backend).map(|value| names.backend(backend, value));
     let (result, used) = match verdict {
         Verdict::Pass => ("not ours", None),
@@ -253,8 +304,8 @@ fn inside(look: &Look, names: &Names, namespace: u64, to: Address, protocol: u8)
         "backend": chosen,
         "result": result,
         "path": used.map(|address| format!(
-            "the socket connects to {}:{}; nothing is translated per packet",
-            ip(address.addr_be), u16::from_be(address.port_be),
+            "the socket connects to {}; nothing is translated per packet",
+            SocketAddr::new(address.addr.shown(), u16::from_be(address.port_be)),
         )),
     })
 }

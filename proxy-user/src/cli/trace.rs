@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico trace CLIENT -> ADDRESS:PORT`.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
@@ -44,9 +44,9 @@ fn question(what: &[String]) -> Result<Value, String> {
         return Err("the form is CLIENT -> ADDRESS:PORT[/PROTOCOL] (portico trace --help)".into());
     };
     let (to, protocol) = to.split_once('/').unwrap_or((to, "tcp"));
-    let to: SocketAddrV4 = to
+    let to: SocketAddr = to
         .parse()
-        .map_err(|_| format!("'{to}' is not ADDRESS:PORT (for example 192.0.2.1:80)"))?;
+        .map_err(|_| format!("'{to}' is not ADDRESS:PORT (for example 192.0.2.1:80 or [fd00::1]:80)"))?;
     Ok(json!({ "client": client, "to": to.to_string(), "protocol": protocol }))
 }
 

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     kernel::netns::{GatewayPort, NamespaceFacts, NetnsError},
     providers::file::watch::Watcher,
-    reconcile::fake::Fake,
+    reconcile::{fake::Fake, key::FrontKey},
     unix_http,
 };
 
@@ -187,7 +187,7 @@ async fn metrics_are_served_and_an_address_in_use_is_said() {
     let mut view = View::new("file", "portico.toml", "n1");
     view.state = ProviderState::Unreadable("gone".into());
     view.statuses
-        .insert(Default::default(), crate::reconcile::Status::Done);
+        .insert(FrontKey::published(0, 0), crate::reconcile::Status::Done);
     view.operations = 7;
     let api = Store::open(folder.path()).unwrap();
     let counters = Box::new(|| vec![("flow_local".into(), 3)]);

@@ -3,11 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use proxy_ebpf::abi::FrontendKey;
-
 use crate::{
     model::{Refusal, ServiceName, Tables},
-    reconcile::Status,
+    reconcile::{Status, key::FrontKey},
 };
 
 /// How the source is.
@@ -52,7 +50,7 @@ pub struct View {
     /// What is in force.
     pub tables: Arc<Tables>,
     /// What became of it.
-    pub statuses: BTreeMap<FrontendKey, Status>,
+    pub statuses: BTreeMap<FrontKey, Status>,
     /// What else the kernel refused.
     pub errors: BTreeMap<String, String>,
     /// What was not taken.

@@ -58,7 +58,7 @@ async fn http(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    let own_name = format!("{}:{}", target.address, target.port);
+    let own_name = SocketAddr::new(target.address, target.port).to_string();
     let request = Request::get(path)
         .header(header::HOST, if host.is_empty() { &own_name } else { host })
         .header(header::USER_AGENT, "portico-health")
@@ -82,8 +82,8 @@ async fn grpc(stream: TcpStream, target: &Target, service: &str) -> Result<(), S
         .await
         .map_err(|error| error.to_string())?;
     let request = Request::post(format!(
-        "http://{}:{}/grpc.health.v1.Health/Check",
-        target.address, target.port
+        "http://{}/grpc.health.v1.Health/Check",
+        SocketAddr::new(target.address, target.port)
     ))
     .header(header::CONTENT_TYPE, "application/grpc")
     .header(header::TE, "trailers")

@@ -22,14 +22,11 @@ use crate::model::{
 fn key(n: u8) -> MemberKey {
     (
         ServiceName::new("s"),
-        Member::Plain(TaskAddr(Ipv4Addr::new(10, 0, 0, n)), 80),
+        Member::Plain(TaskAddr(Ipv4Addr::new(10, 0, 0, n).into()), 80),
     )
 }
 
 fn target(probe: Probe, address: SocketAddr) -> Target {
-    let SocketAddr::V4(address) = address else {
-        panic!("{address}")
-    };
     Target {
         check: HealthCheck {
             probe,
@@ -39,7 +36,7 @@ fn target(probe: Probe, address: SocketAddr) -> Target {
             rise: 2,
             fall: 3,
         },
-        address: *address.ip(),
+        address: address.ip(),
         port: address.port(),
         netns: None,
     }

@@ -13,8 +13,8 @@ use aya::{
     maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
 };
 use proxy_ebpf::abi::{
-    Backend, Counter, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock,
-    TableKey, flow::GENERATION_MAX, limits::*, schedule::LIST_BITS, tally::forget_opened,
+    Backend, Counter, Frontend, FrontendKey, FrontendKey6, LocalAddr, LocalTask, Scope, SlotKey, SourceKey,
+    TableBlock, TableKey, flow::GENERATION_MAX, limits::*, schedule::LIST_BITS, tally::forget_opened,
 };
 
 use super::{
@@ -23,7 +23,10 @@ use super::{
     pins::Pins,
     shared::Shared,
 };
-use crate::reconcile::datapath::{Datapath, DatapathError, Realized};
+use crate::reconcile::{
+    datapath::{Datapath, DatapathError, Realized},
+    key::FrontKey,
+};
 
 /// A pinned hash map with its name and limit, for errors.
 struct Table<K: Pod, V: Pod> {
@@ -163,6 +166,7 @@ fn errno(error: &MapError) -> Option<i32> {
 /// The maps and links of one agent.
 pub struct Dataplane {
     frontends: Table<FrontendKey, Frontend>,
+    frontends6: Table<FrontendKey6, Frontend>,
     slots: Table<SlotKey, u32>,
     backends: Table<u32, Backend>,
     scopes: Table<u64, Scope>,
@@ -185,6 +189,7 @@ impl Dataplane {
     pub fn open(pins: &Pins, object: Object) -> Result<Dataplane, MapError> {
         Ok(Dataplane {
             frontends: Table::open(pins, "FRONTENDS", FRONTENDS_MAX, "FRONTENDS_MAX")?,
+            frontends6: Table::open(pins, "FRONTENDS6", FRONTENDS_MAX, "FRONTENDS_MAX")?,
             slots: Table::open(pins, "SLOTS", SLOTS_MAX, "SLOTS_MAX")?,
             tables: Table::open(pins, "TABLES", TABLE_BLOCKS_MAX, "TABLE_BLOCKS_MAX")?,
             sources: Sources::open(pins)?,
@@ -201,13 +206,19 @@ impl Dataplane {
 }
 
 impl Datapath for Dataplane {
-    fn set_frontend(&mut self, key: FrontendKey, value: Frontend) -> Result<(), DatapathError> {
-        let done = self.frontends.set(key, value);
+    fn set_frontend(&mut self, key: FrontKey, value: Frontend) -> Result<(), DatapathError> {
+        let done = match key {
+            FrontKey::V4(key) => self.frontends.set(key, value),
+            FrontKey::V6(key) => self.frontends6.set(key, value),
+        };
         self.generation.next();
         done
     }
-    fn delete_frontend(&mut self, key: FrontendKey) -> Result<(), DatapathError> {
-        let done = self.frontends.delete(key);
+    fn delete_frontend(&mut self, key: FrontKey) -> Result<(), DatapathError> {
+        let done = match key {
+            FrontKey::V4(key) => self.frontends.delete(key),
+            FrontKey::V6(key) => self.frontends6.delete(key),
+        };
         self.generation.next();
         done
     }
@@ -298,8 +309,12 @@ impl Datapath for Dataplane {
     }
 
     fn dump(&mut self) -> Result<Realized, DatapathError> {
+        let frontends = self.frontends.dump()?.into_iter();
+        let frontends = frontends.map(|(key, value)| (FrontKey::V4(key), value));
+        let frontends6 = self.frontends6.dump()?.into_iter();
+        let frontends6 = frontends6.map(|(key, value)| (FrontKey::V6(key), value));
         let mut realized = Realized {
-            frontends: self.frontends.dump()?,
+            frontends: frontends.chain(frontends6).collect(),
             slots: self.slots.dump()?,
             tables: self.tables.dump()?,
             sources: self.sources.dump()?,

@@ -22,8 +22,8 @@ use aya::{
 use proxy_ebpf::{
     abi::{
         Affinity, AffinityKey, Backend, Bucket, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockPeer, TableBlock, TableKey,
-        Tally,
+        FrontendKey, FrontendKey6, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockKey6,
+        SockPeer, SockPeer6, TableBlock, TableKey, Tally,
         backend::DRAINING,
         flow::{CLOSING, ENTRY, WAYS},
         schedule::BLOCK,
@@ -36,6 +36,7 @@ use proxy_ebpf::{
 };
 
 use super::{pins::Pins, shared::Shared};
+use crate::reconcile::key::FrontKey;
 
 /// How often a flush asks for a bucket's lock; a program holds it for some hundred nanoseconds.
 const LOCK_TRIES: u32 = 1_000_000;
@@ -162,12 +163,14 @@ impl Mirror {
             scopes: self.hash("SCOPES")?,
             local_addrs: self.hash("LOCAL_ADDRS")?,
             frontends: self.hash("FRONTENDS")?,
+            frontends6: self.hash("FRONTENDS6")?,
             slots: self.hash("SLOTS")?,
             tables: self.hash("TABLES")?,
             backends: self.hash("BACKENDS")?,
             local_tasks: self.hash("LOCAL_TASKS")?,
             affinity: self.hash("AFFINITY")?,
             socks: self.hash("SOCKS")?,
+            socks6: self.hash("SOCKS6")?,
             next: self.array("NEXT")?,
             active: self.array("ACTIVE")?,
             sources: LpmTrie::try_from(Map::LpmTrie(self.data("SOURCES")?)).map_err(io::Error::other)?,
@@ -185,7 +188,7 @@ impl Mirror {
 
     fn hash<K: Pod, V: Pod>(&self, name: &str) -> io::Result<HashMap<MapData, K, V>> {
         let map = match name {
-            "AFFINITY" | "SOCKS" => Map::LruHashMap(self.data(name)?),
+            "AFFINITY" | "SOCKS" | "SOCKS6" => Map::LruHashMap(self.data(name)?),
             _ => Map::HashMap(self.data(name)?),
         };
         HashMap::try_from(map).map_err(io::Error::other)
@@ -223,12 +226,14 @@ pub struct Look {
     scopes: HashMap<MapData, u64, Scope>,
     local_addrs: HashMap<MapData, u32, LocalAddr>,
     frontends: HashMap<MapData, FrontendKey, Frontend>,
+    frontends6: HashMap<MapData, FrontendKey6, Frontend>,
     slots: HashMap<MapData, SlotKey, u32>,
     tables: HashMap<MapData, TableKey, TableBlock>,
     backends: HashMap<MapData, u32, Backend>,
     local_tasks: HashMap<MapData, u32, LocalTask>,
     affinity: HashMap<MapData, AffinityKey, Affinity>,
     socks: HashMap<MapData, SockKey, SockPeer>,
+    socks6: HashMap<MapData, SockKey6, SockPeer6>,
     next: Array<MapData, u64>,
     active: Array<MapData, u64>,
     sources: LpmTrie<MapData, [u8; 8], u32>,
@@ -237,12 +242,12 @@ pub struct Look {
     kept: Kept,
     counted: RefCell<Vec<u32>>,
     /// What the decision found last.
-    found: RefCell<(Option<FrontendKey>, u32)>,
+    found: RefCell<(Option<FrontKey>, u32)>,
 }
 
 impl Look {
     /// The frontend and the backend that the decision found last; 0 = none.
-    pub fn found(&self) -> (Option<FrontendKey>, u32) {
+    pub fn found(&self) -> (Option<FrontKey>, u32) {
         *self.found.borrow()
     }
 
@@ -278,7 +283,12 @@ impl Maps for Look {
     }
     fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
         let value = found(self.frontends.get(key, 0))?;
-        self.found.borrow_mut().0 = Some(*key);
+        self.found.borrow_mut().0 = Some(FrontKey::V4(*key));
+        Some(keep(&self.kept.frontends, value))
+    }
+    fn frontend6(&self, key: &FrontendKey6) -> Option<&Frontend> {
+        let value = found(self.frontends6.get(key, 0))?;
+        self.found.borrow_mut().0 = Some(FrontKey::V6(*key));
         Some(keep(&self.kept.frontends, value))
     }
     fn slot(&self, key: &SlotKey) -> Option<u32> {
@@ -345,6 +355,10 @@ impl Maps for Look {
         found(self.socks.get(key, 0))
     }
     fn set_sock(&self, _: &SockKey, _: &SockPeer) {}
+    fn sock6(&self, key: &SockKey6) -> Option<SockPeer6> {
+        found(self.socks6.get(key, 0))
+    }
+    fn set_sock6(&self, _: &SockKey6, _: &SockPeer6) {}
     fn count_number(&self, number: u32) {
         self.counted.borrow_mut().push(number);
     }

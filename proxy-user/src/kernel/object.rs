@@ -22,8 +22,9 @@ use super::pins::Pins;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portico.o"));
 
 /// Names of all maps that are pinned and shared by successive agents.
-pub const MAPS: [&str; 16] = [
+pub const MAPS: [&str; 18] = [
     "FRONTENDS",
+    "FRONTENDS6",
     "SLOTS",
     "BACKENDS",
     "SCOPES",
@@ -32,6 +33,7 @@ pub const MAPS: [&str; 16] = [
     "NEXT",
     "FLOWS",
     "SOCKS",
+    "SOCKS6",
     "COUNTERS",
     "ACTIVE",
     "TABLES",
@@ -42,11 +44,15 @@ pub const MAPS: [&str; 16] = [
 ];
 
 /// The socket hooks.
-pub const SOCK_PROGRAMS: [(&str, CgroupSockAddrAttachType); 4] = [
+pub const SOCK_PROGRAMS: [(&str, CgroupSockAddrAttachType); 8] = [
     ("portico_connect4", CgroupSockAddrAttachType::Connect4),
     ("portico_sendmsg4", CgroupSockAddrAttachType::UDPSendMsg4),
     ("portico_recvmsg4", CgroupSockAddrAttachType::UDPRecvMsg4),
     ("portico_getpeername4", CgroupSockAddrAttachType::GetPeerName4),
+    ("portico_connect6", CgroupSockAddrAttachType::Connect6),
+    ("portico_sendmsg6", CgroupSockAddrAttachType::UDPSendMsg6),
+    ("portico_recvmsg6", CgroupSockAddrAttachType::UDPRecvMsg6),
+    ("portico_getpeername6", CgroupSockAddrAttachType::GetPeerName6),
 ];
 
 /// The tc programs.

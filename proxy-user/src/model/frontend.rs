@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Frontends: the addresses that clients use.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use super::{Backend, NetworkId, Policy, ServiceName, VipAddr};
 
@@ -89,7 +89,10 @@ impl fmt::Display for FrontendAddr {
                 network,
                 address,
                 port: Some(port),
-            } => write!(f, "{address}:{port}@{:08x}", network.get()),
+            } => {
+                let with_port = SocketAddr::new(address.0, port.port);
+                write!(f, "{with_port}/{}@{:08x}", port.protocol, network.get())
+            }
             FrontendAddr::Published { port, protocol } => write!(f, "*:{port}/{protocol}"),
         }
     }

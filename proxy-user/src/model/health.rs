@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -84,7 +84,7 @@ pub struct Target {
     /// How.
     pub check: HealthCheck,
     /// Where.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The port.
     pub port: u16,
     /// The namespace to ask from; `None` = the agent's own.
@@ -237,7 +237,7 @@ fn task_target(task: &Task, namespaces: &BTreeMap<NetworkId, PathBuf>) -> Option
     }
     task.networks
         .iter()
-        .find_map(|(network, address)| Some((*address, namespaces.get(network)?.clone())))
+        .find_map(|((network, _), address)| Some((*address, namespaces.get(network)?.clone())))
 }
 
 /// Whether a service is used as if no member were down, because all are.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names and numbers by role.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, net::IpAddr, sync::Arc};
 
 use proxy_ebpf::abi::backend::task_id;
 
-use super::TaskAddr;
+use super::{TaskAddr, addr::be};
 
 macro_rules! name {
     ($(#[$meta:meta])* $name:ident) => {
@@ -79,9 +79,12 @@ impl NetworkId {
 pub struct TaskId(u32);
 
 impl TaskId {
-    /// The low 24 bits of the task's ingress address.
-    pub fn of(ingress: TaskAddr) -> Self {
-        Self(task_id(ingress.be()))
+    /// The low 24 bits of the task's ingress address; none of an IPv6 one.
+    pub fn of(ingress: TaskAddr) -> Option<Self> {
+        match ingress.0 {
+            IpAddr::V4(address) => Some(Self(task_id(be(address)))),
+            IpAddr::V6(_) => None,
+        }
     }
 
     /// The number in the maps.
@@ -108,7 +111,9 @@ mod tests {
 
     #[test]
     fn task_ids_are_the_low_24_bits() {
-        assert_eq!(TaskId::of(TaskAddr::parse("10.0.0.5").unwrap()).get(), 5);
-        assert_eq!(TaskId::of(TaskAddr::parse("10.1.2.3").unwrap()).get(), 0x01_0203);
+        let id = |text| TaskId::of(TaskAddr::parse(text).unwrap()).map(TaskId::get);
+        assert_eq!(id("10.0.0.5"), Some(5));
+        assert_eq!(id("10.1.2.3"), Some(0x01_0203));
+        assert_eq!(id("fd00::5"), None);
     }
 }

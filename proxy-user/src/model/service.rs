@@ -2,10 +2,10 @@
 //! Services and tasks in force: checked, resolved, and complete in themselves, so that a kept version does not
 //! depend on anything that has changed around it.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use super::{
-    FrontendAddr, HealthCheck, NetworkId, NodeAddr, Policy, Protocol, ServiceName, TaskAddr, TaskId,
+    Family, FrontendAddr, HealthCheck, NetworkId, NodeAddr, Policy, Protocol, ServiceName, TaskAddr, TaskId,
     TaskName, VipAddr, VipPort,
 };
 
@@ -90,8 +90,16 @@ impl Vip {
     pub fn text(&self) -> String {
         match self.port {
             None => self.address.to_string(),
-            Some(port) => format!("{}:{port}", self.address),
+            Some(port) => {
+                let with_port = SocketAddr::new(self.address.0, port.port);
+                format!("{with_port}/{}", port.protocol)
+            }
         }
+    }
+
+    /// Its kind of address, which is that of its backends.
+    pub fn family(&self) -> Family {
+        Family::of(self.address.0)
     }
 
     /// The frontend that it is.
@@ -137,12 +145,12 @@ pub struct Task {
     pub name: TaskName,
     /// Where it runs.
     pub place: Place,
-    /// Its address on each of its networks.
-    pub networks: BTreeMap<NetworkId, TaskAddr>,
-    /// The address that names it in the tunnel.
+    /// Its addresses on its networks, one of each family.
+    pub networks: BTreeMap<(NetworkId, Family), TaskAddr>,
+    /// The address that names it in the tunnel: an IPv4 one if it has any.
     pub ingress: TaskAddr,
-    /// The tunnel's name for it.
-    pub id: TaskId,
+    /// The tunnel's name for it; without an IPv4 address it has none.
+    pub id: Option<TaskId>,
     /// Its share of new flows; 0 = none.
     pub weight: u8,
     /// Gets no new flow, keeps the old ones.
@@ -189,6 +197,9 @@ mod tests {
             ("10.0.1.2:80", Ok(("10.0.1.2".into(), port("80/tcp")))),
             ("10.0.1.2:53/udp", Ok(("10.0.1.2".into(), port("53/udp")))),
             ("[10.0.1.2]:80", Ok(("10.0.1.2".into(), port("80/tcp")))),
+            ("fd00::2", Ok(("fd00::2".into(), None))),
+            ("[fd00::2]:80", Ok(("fd00::2".into(), port("80/tcp")))),
+            ("[fd00::2]:53/udp", Ok(("fd00::2".into(), port("53/udp")))),
             ("10.0.1.2:0", Err("'0' is not a port (1 to 65535)".to_owned())),
             ("10.0.1.2:", Err("'' is not a port (1 to 65535)".into())),
             ("10.0.1.2:80/xtp", Err("'xtp' is neither tcp nor udp".into())),

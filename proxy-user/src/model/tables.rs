@@ -73,7 +73,9 @@ pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
             continue;
         };
         let scope = tables.scopes.entry(facts.cookie).or_default();
-        scope.networks.extend(task.networks.keys());
+        scope
+            .networks
+            .extend(task.networks.keys().map(|(network, _)| network));
     }
     let own = tables.scopes.entry(inputs.own_cookie).or_default();
     own.host = true;
@@ -142,7 +144,7 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
     let down = members_down(service, inputs.down);
     for vip in &service.vips {
         let of_tasks = service.tasks.iter().filter_map(|task| {
-            let address = *task.networks.get(&vip.network)?;
+            let address = *task.networks.get(&(vip.network, vip.family()))?;
             Some(Backend {
                 address,
                 port: 0,
@@ -205,10 +207,11 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
 
 /// A task as the backend of a published port; none while its gateway is not known.
 fn published(task: &Task, facts: &BTreeMap<PathBuf, Facts>) -> Option<Backend> {
+    let id = task.id?;
     let reach = match task.place {
-        Place::There { node } => Reach::Remote { task: task.id, node },
+        Place::There { node } => Reach::Remote { task: id, node },
         Place::Here { .. } => Reach::Local {
-            task: task.id,
+            task: id,
             gateway: facts_of(task, facts).and_then(|facts| facts.gateway)?,
         },
     };

@@ -214,7 +214,7 @@ impl Writer {
         }
         let mut namespaces: BTreeMap<NetworkId, PathBuf> = BTreeMap::new();
         for task in self.tasks.values() {
-            for network in task.networks.keys() {
+            for (network, _) in task.networks.keys() {
                 if let Some(path) = task.netns() {
                     namespaces.entry(*network).or_insert_with(|| path.clone());
                 }

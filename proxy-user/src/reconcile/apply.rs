@@ -11,11 +11,10 @@ use std::{
     time::Duration,
 };
 
-use proxy_ebpf::abi::FrontendKey;
-
 use super::{
     datapath::{Datapath, DatapathError, Realized},
     desired::{Desired, desired},
+    key::FrontKey,
     ops::Op,
     plan::{Plan, Protected, Subject, plan},
 };
@@ -60,10 +59,10 @@ pub struct Reconciler {
     /// What the kernel is known to have, exactly and nothing else: the next pass looks at what differs only.
     settled: Option<BTreeMap<FrontendAddr, Arc<Frontend>>>,
     /// Backends without a slot, while `settled`.
-    unslotted: BTreeMap<FrontendKey, Vec<u32>>,
+    unslotted: BTreeMap<FrontKey, Vec<u32>>,
     protected: Protected,
     next_backend: u32,
-    statuses: BTreeMap<FrontendKey, Status>,
+    statuses: BTreeMap<FrontKey, Status>,
     errors: BTreeMap<String, String>,
     backoff: Backoff,
 }
@@ -101,7 +100,7 @@ impl Reconciler {
     }
 
     /// What became of each frontend.
-    pub fn statuses(&self) -> &BTreeMap<FrontendKey, Status> {
+    pub fn statuses(&self) -> &BTreeMap<FrontKey, Status> {
         &self.statuses
     }
 
@@ -169,7 +168,7 @@ impl Reconciler {
 
     /// Performs a plan. Returns the frontends that failed, or the interface that cannot get its reply program:
     /// then the plan must be made anew without it.
-    fn perform(&mut self, plan: &Plan, pass: &mut Pass) -> Result<BTreeMap<FrontendKey, String>, u32> {
+    fn perform(&mut self, plan: &Plan, pass: &mut Pass) -> Result<BTreeMap<FrontKey, String>, u32> {
         let mut failed = BTreeMap::new();
         for group in &plan.groups {
             for op in &group.ops {
@@ -218,7 +217,7 @@ impl Reconciler {
                 .any(|backend| backend.ifindex == ifindex)
     }
 
-    fn record(&mut self, want: &Desired, mut failed: BTreeMap<FrontendKey, String>) {
+    fn record(&mut self, want: &Desired, mut failed: BTreeMap<FrontKey, String>) {
         match &want.only {
             Some(only) => self.statuses.retain(|key, _| !only.keys.contains(key)),
             None => self.statuses.clear(),
@@ -230,7 +229,7 @@ impl Reconciler {
         );
         // What is left failed to go away.
         for (key, why) in failed {
-            self.errors.insert(super::ops::Key(key).to_string(), why);
+            self.errors.insert(key.to_string(), why);
         }
     }
 }

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+    Backend, Frontend, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
 };
+
+use super::key::FrontKey;
 
 /// Why the kernel refused an operation.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +41,7 @@ pub enum DatapathError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Realized {
     /// Frontend master entries.
-    pub frontends: BTreeMap<FrontendKey, Frontend>,
+    pub frontends: BTreeMap<FrontKey, Frontend>,
     /// Slot -> backend id.
     pub slots: BTreeMap<SlotKey, u32>,
     /// Blocks of the tables that spread flows.
@@ -61,9 +63,9 @@ pub struct Realized {
 /// The kernel as the reconciler sees it.
 pub trait Datapath: Send {
     /// Writes a frontend's master entry.
-    fn set_frontend(&mut self, key: FrontendKey, value: Frontend) -> Result<(), DatapathError>;
+    fn set_frontend(&mut self, key: FrontKey, value: Frontend) -> Result<(), DatapathError>;
     /// Removes a frontend's master entry.
-    fn delete_frontend(&mut self, key: FrontendKey) -> Result<(), DatapathError>;
+    fn delete_frontend(&mut self, key: FrontKey) -> Result<(), DatapathError>;
     /// Points a slot at a backend.
     fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError>;
     /// Removes a slot.

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables -> the map entries that they mean. Pure; ids are not given here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use proxy_ebpf::{
     abi::{
-        Backend, Frontend, FrontendKey, LocalAddr, LocalTask, PROTO_TCP, PROTO_UDP, Scope,
-        backend::{DRAINING, LOCAL, REMOTE},
-        frontend::{DSR, FLOW_HASH, LEAST, MASQUERADE, PUBLISHED, RANDOM, ROUND_ROBIN, SOURCE_HASH, VIP},
+        Backend, Frontend, LocalAddr, LocalTask, PROTO_TCP, PROTO_UDP, Scope,
+        backend::{DRAINING, IPV6, LOCAL, REMOTE},
+        frontend::{DSR, FLOW_HASH, LEAST, MASQUERADE, RANDOM, ROUND_ROBIN, SOURCE_HASH},
         limits::SCOPE_NETWORKS_MAX,
         scope::HOST,
         settings::ticks,
@@ -15,10 +18,14 @@ use proxy_ebpf::{
     datapath::{ALLOW, DENY},
 };
 
-use super::spread::{self, Member};
+use super::{
+    key::FrontKey,
+    spread::{self, Member},
+};
 use crate::model::{
     self, ClientMode, FrontendAddr, Gateway, Policy, Protocol, Reach, Scheduler, ServiceName, Tables,
-    addr::be, tables,
+    addr::{be, be6, ip6},
+    tables,
 };
 
 /// What makes two backends of a frontend the same one.
@@ -26,6 +33,8 @@ use crate::model::{
 pub enum Ident {
     /// Address and port, network order.
     Address(u32, u16),
+    /// The same with an IPv6 address.
+    Address6([u32; 4], u16),
     /// The tunnel's name of a task.
     Task(u32),
 }
@@ -34,8 +43,19 @@ pub enum Ident {
 pub fn ident(backend: &Backend) -> Ident {
     if backend.flags & (LOCAL | REMOTE) != 0 {
         Ident::Task(backend.task)
+    } else if backend.flags & IPV6 != 0 {
+        Ident::Address6(backend.addr6(), backend.port_be)
     } else {
         Ident::Address(backend.addr_be, backend.port_be)
+    }
+}
+
+/// The address of a backend entry.
+pub fn address_of(backend: &Backend) -> IpAddr {
+    if backend.flags & IPV6 != 0 {
+        ip6(backend.addr6()).into()
+    } else {
+        Ipv4Addr::from(backend.addr_be.to_ne_bytes()).into()
     }
 }
 
@@ -75,7 +95,7 @@ pub struct Desired {
     /// By interface index.
     pub task_links: BTreeSet<u32>,
     /// By key.
-    pub frontends: BTreeMap<FrontendKey, DesiredFrontend>,
+    pub frontends: BTreeMap<FrontKey, DesiredFrontend>,
     /// If set, `frontends` speaks of these only: every other frontend is in the kernel as it should be, and
     /// nothing else is.
     pub only: Option<Focus>,
@@ -85,32 +105,25 @@ pub struct Desired {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Focus {
     /// Frontends, those to remove as well.
-    pub keys: BTreeSet<FrontendKey>,
+    pub keys: BTreeSet<FrontKey>,
     /// Backends without a slot that these frontends hold because they are draining.
     pub unslotted: Vec<u32>,
 }
 
 /// The key of a frontend.
-pub fn frontend_key(address: FrontendAddr) -> FrontendKey {
+pub fn frontend_key(address: FrontendAddr) -> FrontKey {
     match address {
         FrontendAddr::Vip {
             network,
             address,
             port,
-        } => FrontendKey {
-            network: network.get(),
-            addr_be: address.be(),
-            port_be: port.map_or(0, |port| port.port.to_be()),
-            protocol: port.map_or(0, |port| number(port.protocol)),
-            kind: VIP,
-        },
-        FrontendAddr::Published { port, protocol } => FrontendKey {
-            network: 0,
-            addr_be: 0,
-            port_be: port.to_be(),
-            protocol: number(protocol),
-            kind: PUBLISHED,
-        },
+        } => FrontKey::vip(
+            network.get(),
+            address.0,
+            port.map_or(0, |port| port.port.to_be()),
+            port.map_or(0, |port| number(port.protocol)),
+        ),
+        FrontendAddr::Published { port, protocol } => FrontKey::published(port.to_be(), number(protocol)),
     }
 }
 
@@ -283,10 +296,23 @@ fn local_task(gateway: &Gateway) -> LocalTask {
 }
 
 fn backend(backend: &model::Backend) -> Backend {
-    let direct = Backend {
-        addr_be: backend.address.be(),
-        port_be: backend.port.to_be(),
-        ..Backend::default()
+    let port_be = backend.port.to_be();
+    let direct = match backend.address.0 {
+        IpAddr::V4(address) => Backend {
+            addr_be: be(address),
+            port_be,
+            ..Backend::default()
+        },
+        IpAddr::V6(address) => {
+            let [a, b, c, addr_be] = be6(address);
+            Backend {
+                addr_be,
+                port_be,
+                flags: IPV6,
+                addr_high: [a, b, c],
+                ..Backend::default()
+            }
+        }
     };
     match backend.reach {
         Reach::Direct => direct,

@@ -4,11 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+    Backend, Frontend, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
 };
 
 use super::{
     datapath::{Datapath, DatapathError, Realized},
+    key::FrontKey,
     ops::Op,
 };
 
@@ -32,10 +33,10 @@ impl Fake {
 macro_rules! datapath_by_ops {
     ($type:ty) => {
         impl Datapath for $type {
-            fn set_frontend(&mut self, key: FrontendKey, value: Frontend) -> Result<(), DatapathError> {
+            fn set_frontend(&mut self, key: FrontKey, value: Frontend) -> Result<(), DatapathError> {
                 self.apply(Op::SetFrontend(key, value))
             }
-            fn delete_frontend(&mut self, key: FrontendKey) -> Result<(), DatapathError> {
+            fn delete_frontend(&mut self, key: FrontKey) -> Result<(), DatapathError> {
                 self.apply(Op::DeleteFrontend(key))
             }
             fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError> {

@@ -3,12 +3,13 @@
 //! as if the agent had been killed there.
 
 use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+    Backend, Frontend, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
 };
 
 use super::{
     datapath::{Datapath, DatapathError, Realized},
     fake::{Fake, datapath_by_ops},
+    key::FrontKey,
     ops::Op,
 };
 

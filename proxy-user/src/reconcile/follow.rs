@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use proxy_ebpf::abi::FrontendKey;
-
-use super::{Pass, Reconciler, Status, datapath::DatapathError};
+use super::{Pass, Reconciler, Status, datapath::DatapathError, key::FrontKey};
 use crate::model::Tables;
 
 /// Keeps a kernel as the tables say.
@@ -15,7 +13,7 @@ pub trait Follow: Send {
     /// Makes the kernel as the tables say, as far as it lets itself.
     fn pass(&mut self, tables: &Tables) -> Pass;
     /// What became of each frontend.
-    fn statuses(&self) -> &BTreeMap<FrontendKey, Status>;
+    fn statuses(&self) -> &BTreeMap<FrontKey, Status>;
     /// What else there is to say of the last pass: subject -> why.
     fn errors(&self) -> &BTreeMap<String, String>;
 }
@@ -29,7 +27,7 @@ impl Follow for Reconciler {
         self.pass(tables)
     }
 
-    fn statuses(&self) -> &BTreeMap<FrontendKey, Status> {
+    fn statuses(&self) -> &BTreeMap<FrontKey, Status> {
         self.statuses()
     }
 

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One change of the kernel, as data.
 
-use std::{fmt, net::Ipv4Addr};
-
-use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
-    frontend::{PUBLISHED, VIP},
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
 };
 
-use super::datapath::{Datapath, DatapathError, Realized};
+use proxy_ebpf::abi::{
+    Backend, Frontend, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+};
+
+use super::{
+    datapath::{Datapath, DatapathError, Realized},
+    desired::address_of,
+    key::FrontKey,
+};
 
 /// One change. Performing it twice is the same as once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +36,8 @@ pub enum Op {
     DeleteTable(TableKey),
     SetSource(SourceKey, u32),
     DeleteSource(SourceKey),
-    SetFrontend(FrontendKey, Frontend),
-    DeleteFrontend(FrontendKey),
+    SetFrontend(FrontKey, Frontend),
+    DeleteFrontend(FrontKey),
 }
 
 impl Op {
@@ -115,9 +121,8 @@ impl fmt::Display for Op {
             Op::SetBackend(id, value) => {
                 write!(
                     f,
-                    "set backend {id} {}:{}",
-                    dotted(value.addr_be),
-                    u16::from_be(value.port_be)
+                    "set backend {id} {}",
+                    SocketAddr::new(address_of(&value), u16::from_be(value.port_be))
                 )?;
                 if value.task != 0 {
                     write!(f, " task {:06x}", value.task)?;
@@ -153,29 +158,9 @@ impl fmt::Display for Op {
                 )
             }
             Op::SetFrontend(key, value) => {
-                write!(f, "set frontend {} {} slots {}", value.id, Key(key), value.slots)
+                write!(f, "set frontend {} {} slots {}", value.id, key, value.slots)
             }
-            Op::DeleteFrontend(key) => write!(f, "delete frontend {}", Key(key)),
-        }
-    }
-}
-
-/// Prints a frontend's key for people.
-pub struct Key(pub FrontendKey);
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = self.0;
-        let protocol = match key.protocol {
-            0 => "any".to_owned(),
-            proxy_ebpf::abi::PROTO_TCP => "tcp".to_owned(),
-            proxy_ebpf::abi::PROTO_UDP => "udp".to_owned(),
-            other => other.to_string(),
-        };
-        match key.kind {
-            VIP => write!(f, "{}@{:08x}", dotted(key.addr_be), key.network),
-            PUBLISHED => write!(f, "*:{}/{protocol}", u16::from_be(key.port_be)),
-            other => write!(f, "kind {other}"),
+            Op::DeleteFrontend(key) => write!(f, "delete frontend {}", key),
         }
     }
 }

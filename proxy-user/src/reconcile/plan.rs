@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use proxy_ebpf::abi::{
-    Backend, Frontend, FrontendKey, SlotKey, SourceKey, TableBlock, TableKey,
+    Backend, Frontend, SlotKey, SourceKey, TableBlock, TableKey,
     limits::{BACKENDS_MAX, FRONTENDS_MAX},
     schedule::BLOCK,
 };
@@ -12,6 +12,7 @@ use proxy_ebpf::abi::{
 use super::{
     datapath::Realized,
     desired::{Desired, DesiredFrontend, Ident, ident},
+    key::FrontKey,
     ops::Op,
 };
 
@@ -23,7 +24,7 @@ pub enum Subject {
     /// The reply program on an interface.
     Link(u32),
     /// A frontend: its operations depend on each other.
-    Frontend(FrontendKey),
+    Frontend(FrontKey),
     /// Leftovers of a crash; the operations depend on each other.
     Leftovers,
 }
@@ -45,7 +46,7 @@ pub struct Plan {
     /// Where the next search for a free backend id begins.
     pub next_backend: u32,
     /// Backends without a slot that stay because they are draining, for each frontend that has any.
-    pub unslotted: BTreeMap<FrontendKey, Vec<u32>>,
+    pub unslotted: BTreeMap<FrontKey, Vec<u32>>,
 }
 
 impl Plan {
@@ -65,7 +66,7 @@ impl Plan {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protected {
     /// Frontends, with slots and backends.
-    pub frontends: BTreeSet<FrontendKey>,
+    pub frontends: BTreeSet<FrontKey>,
     /// Scopes.
     pub scopes: BTreeSet<u64>,
     /// Tasks.
@@ -132,7 +133,7 @@ pub fn plan(desired: &Desired, realized: &Realized, protected: &Protected, next_
 fn looked_at<'a>(
     desired: &'a Desired,
     realized: &'a Realized,
-) -> Box<dyn Iterator<Item = (&'a FrontendKey, &'a Frontend)> + 'a> {
+) -> Box<dyn Iterator<Item = (&'a FrontKey, &'a Frontend)> + 'a> {
     match &desired.only {
         Some(only) => Box::new(
             only.keys
@@ -191,11 +192,11 @@ fn delete_shared(plan: &mut Plan, desired: &Desired, realized: &Realized, protec
 struct World<'a> {
     realized: &'a Realized,
     /// Visible slots of every frontend whose id is its own; `None` for a slot that names nothing usable.
-    slots: HashMap<FrontendKey, Vec<Option<u32>>>,
+    slots: HashMap<FrontKey, Vec<Option<u32>>>,
     /// Backends that no visible slot names, by identity.
     orphans: BTreeMap<Ident, VecDeque<u32>>,
     /// What stays without a slot.
-    unslotted: BTreeMap<FrontendKey, Vec<u32>>,
+    unslotted: BTreeMap<FrontKey, Vec<u32>>,
     used_frontends: HashSet<u32>,
     new_backends: HashSet<u32>,
     next_frontend: u32,
@@ -255,7 +256,7 @@ impl<'a> World<'a> {
         world
     }
 
-    fn upsert(&mut self, key: FrontendKey, want: &DesiredFrontend) -> Vec<Op> {
+    fn upsert(&mut self, key: FrontKey, want: &DesiredFrontend) -> Vec<Op> {
         let realized = self.realized;
         let mine = self.slots.remove(&key);
         let id = match (&mine, realized.frontends.get(&key)) {
@@ -409,7 +410,7 @@ impl<'a> World<'a> {
 
     /// Whether there is nothing to do, by one comparison of each backend. "No" may be wrong: the same backends
     /// in another order are as good.
-    fn is_as_wanted(&self, key: FrontendKey, id: u32, old: &[Option<u32>], want: &DesiredFrontend) -> bool {
+    fn is_as_wanted(&self, key: FrontKey, id: u32, old: &[Option<u32>], want: &DesiredFrontend) -> bool {
         let master = Frontend {
             id,
             slots: want.active.len() as u32,
@@ -433,7 +434,7 @@ impl<'a> World<'a> {
             })
     }
 
-    fn remove(&mut self, key: FrontendKey) -> Vec<Op> {
+    fn remove(&mut self, key: FrontKey) -> Vec<Op> {
         let mut ops = vec![Op::DeleteFrontend(key)];
         // A frontend without slots of its own shares its id with one that stays.
         if let (Some(slots), Some(frontend)) = (self.slots.remove(&key), self.realized.frontends.get(&key)) {

@@ -163,6 +163,12 @@ struct Walk {
 impl Walk {
     fn new(place: u32, member: &Member, size: u32) -> Walk {
         let (first, second) = match member.ident {
+            Ident::Address6(words, port_be) => {
+                let [a, b, c, d] = words.map(u32::from_be).map(u64::from);
+                // The interface's part and the network's, which for tasks of one network differ in the former.
+                let address = (c << 32 | d) ^ (a << 32 | b).rotate_left(17);
+                (address, u64::from(u16::from_be(port_be)) | 1 << 16)
+            }
             Ident::Address(addr_be, port_be) => {
                 (u64::from(u32::from_be(addr_be)), u64::from(u16::from_be(port_be)))
             }

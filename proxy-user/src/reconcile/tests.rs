@@ -7,6 +7,7 @@ use super::{
     datapath::{Datapath, Realized},
     fake::Fake,
     faulty::Faulty,
+    key::FrontKey,
     ops::Op,
     *,
 };
@@ -45,7 +46,7 @@ impl Sketch {
                 let (high, low) = (n / 250, n % 250 + 1);
                 let local = task % 10 == 0;
                 text += &format!(
-                    "[[tasks]]\nname = \"s{service}.{task}\"\nnode = \"{}\"\nnetns = \"/ns/{n}\"\nnetworks = {{ ingress = \"10.{}.{high}.{low}\", proxy = \"10.{}.{high}.{low}\" }}\nweight = {}\ndraining = {}\n",
+                    "[[tasks]]\nname = \"s{service}.{task}\"\nnode = \"{}\"\nnetns = \"/ns/{n}\"\nnetworks = {{ ingress = \"10.{}.{high}.{low}\", proxy = [\"10.{}.{high}.{low}\", \"fd00:2::{high:x}:{low:x}\"] }}\nweight = {}\ndraining = {}\n",
                     if local { "n1" } else { "n2" },
                     1,
                     2,
@@ -70,7 +71,7 @@ impl Sketch {
                 }
             }
             services += &format!(
-                "[[services]]\nname = \"s{service}\"\nvips = {{ proxy = \"10.3.{}.{}\" }}\nports = [{{ published = {}, target = 8080 }}]\ntasks = [{}]\n{}\n",
+                "[[services]]\nname = \"s{service}\"\nvips = {{ proxy = [\"10.3.{}.{}\", \"fd00:3::{service:x}\"] }}\nports = [{{ published = {}, target = 8080 }}]\ntasks = [{}]\n{}\n",
                 service / 250,
                 service % 250 + 1,
                 1000 + service,
@@ -92,11 +93,7 @@ impl Sketch {
 fn check_invariants(state: &Realized) {
     for (key, frontend) in &state.frontends {
         for backend in table_of(state, frontend) {
-            assert!(
-                state.backends.contains_key(&backend),
-                "{}: {backend}",
-                ops::Key(*key)
-            );
+            assert!(state.backends.contains_key(&backend), "{}: {backend}", key);
         }
         for index in 0..frontend.slots {
             let slot = proxy_ebpf::abi::SlotKey {
@@ -105,7 +102,7 @@ fn check_invariants(state: &Realized) {
             };
             let backend = state.slots.get(&slot);
             let value = backend.and_then(|id| state.backends.get(id));
-            let value = value.unwrap_or_else(|| panic!("{} slot {index}: {backend:?}", ops::Key(*key)));
+            let value = value.unwrap_or_else(|| panic!("{} slot {index}: {backend:?}", key));
             assert!(
                 value.ifindex == 0 || state.task_links.contains(&value.ifindex),
                 "no reply program: {value:?}"
@@ -127,7 +124,7 @@ fn table_of(state: &Realized, frontend: &proxy_ebpf::abi::Frontend) -> Vec<u32> 
 }
 
 /// What a frontend says of a client, and whether it has a list at all.
-fn verdict(state: &Realized, key: &proxy_ebpf::abi::FrontendKey, client: Ipv4Addr) -> Option<u32> {
+fn verdict(state: &Realized, key: &FrontKey, client: Ipv4Addr) -> Option<u32> {
     let frontend = state
         .frontends
         .get(key)
@@ -218,7 +215,7 @@ fn an_unchanged_world_is_an_empty_plan_also_after_a_restart() {
     let before = kernel.state().clone();
     assert_eq!(
         before.backends.len(),
-        5 * 11 * 2,
+        5 * 11 * 3,
         "draining backends keep their entry"
     );
     let mut again = Reconciler::restore(Box::new(kernel.clone())).unwrap();
@@ -248,7 +245,7 @@ fn removing_one_backend_touches_a_handful_of_entries() {
     let reconciler = Reconciler::restore(Box::new(kernel.clone())).unwrap();
     let plan = reconciler.plan(&sketch.tables());
     let ops: Vec<String> = plan.ops().map(ToString::to_string).collect();
-    assert_eq!(ops.len(), 2 * 4, "a VIP and a published port: {ops:#?}");
+    assert_eq!(ops.len(), 3 * 4, "two VIPs and a published port: {ops:#?}");
     converge(&kernel, &sketch.tables());
 }
 
@@ -388,8 +385,8 @@ fn nothing_is_pruned_before_the_provider_has_said_everything() {
     let mut none = Sketch::new(0, 11).tables();
     none.prune = false;
     reconciler.pass(&none);
-    assert_eq!(kernel.state().frontends.len(), 4);
-    assert_eq!(kernel.state().backends.len(), 4 * 11);
+    assert_eq!(kernel.state().frontends.len(), 6);
+    assert_eq!(kernel.state().backends.len(), 6 * 11);
     none.prune = true;
     reconciler.pass(&none);
     assert!(kernel.state().frontends.is_empty() && kernel.state().backends.is_empty());
@@ -425,7 +422,7 @@ fn a_refused_frontend_shows_why_and_the_others_are_done() {
     let kernel = Fake::default();
     let faulty = Faulty::on(
         kernel.clone(),
-        |op| matches!(op, Op::SetFrontend(key, _) if key.port_be == 1000_u16.to_be()),
+        |op| matches!(op, Op::SetFrontend(FrontKey::V4(key), _) if key.port_be == 1000_u16.to_be()),
     );
     let mut reconciler = Reconciler::restore(Box::new(faulty)).unwrap();
     reconciler.pass(&Sketch::new(2, 3).tables());
@@ -464,7 +461,7 @@ fn a_thousand_services_are_planned_and_a_change_is_small() {
     );
     assert_eq!(
         plan.groups.len(),
-        2 + 3,
+        3 + 3,
         "its frontends, its local task, link and scope"
     );
 }

@@ -81,7 +81,7 @@ fn tables(frontends: Vec<(FrontendAddr, Vec<Backend>)>) -> Tables {
 fn vip(port: u16, protocol: Protocol) -> FrontendAddr {
     FrontendAddr::Vip {
         network: NetworkId::of("proxy"),
-        address: VipAddr(VIP),
+        address: VipAddr(VIP.into()),
         port: Some(VipPort { port, protocol }),
     }
 }

@@ -137,14 +137,14 @@ fn a_look_changes_nothing() {
             slots: 1,
             ..Frontend::default()
         };
-        parts.datapath.set_frontend(key, frontend).unwrap();
+        parts.datapath.set_frontend(key.into(), frontend).unwrap();
         let look = parts.mirror.as_ref().unwrap().look().unwrap();
         assert!(look.is_local_addr(be(NODE)) && !look.is_local_addr(be(CLIENT)));
         assert_eq!(look.frontend(&key).unwrap().id, 3);
         assert_eq!(look.slot(&slot), Some(1));
         assert_eq!(look.backend(1), Some(&local_backend()));
         assert!(look.backend(2).is_none());
-        assert_eq!(look.found(), (Some(key), 1));
+        assert_eq!(look.found(), (Some(key.into()), 1));
         assert_eq!(
             (look.next(3), look.next(3)),
             (0, 0),

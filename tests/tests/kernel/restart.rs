@@ -69,8 +69,8 @@ fn a_second_start_adopts_everything_and_changes_nothing() {
         let (_dir, options) = machine();
         let mut first = started(&options);
         assert_eq!(
-            first.info["links_changed"], 6,
-            "four socket hooks, uplink, tunnel"
+            first.info["links_changed"], 10,
+            "eight socket hooks, uplink, tunnel"
         );
         assert_eq!(first.info["tunnel"]["mss"], 1410);
         let veth1 = proxy_user::kernel::netlink::interface_index("veth1").unwrap();
@@ -88,7 +88,7 @@ fn a_second_start_adopts_everything_and_changes_nothing() {
         first
             .datapath
             .set_frontend(
-                published(80, PROTO_TCP),
+                published(80, PROTO_TCP).into(),
                 Frontend {
                     id: 1,
                     slots: 1,
@@ -120,7 +120,7 @@ fn a_second_start_adopts_everything_and_changes_nothing() {
         let mut third = started(&other);
         assert_eq!(third.info["adopted_programs"], false);
         assert_eq!(
-            third.info["links_changed"], 7,
+            third.info["links_changed"], 11,
             "hooks, uplink and task moved, tunnel detached"
         );
         assert_eq!(third.datapath.dump().unwrap(), before);
@@ -211,7 +211,7 @@ fn xdp_is_attached_as_wanted_and_adopted() {
             let info = started(&options).info;
             (info["uplinks"][0]["xdp"].clone(), info["links_changed"].clone())
         };
-        assert_eq!(with(Choice::Native), ("native".into(), 7.into()));
+        assert_eq!(with(Choice::Native), ("native".into(), 11.into()));
         assert_eq!(with(Choice::Native), ("native".into(), 0.into()));
         assert_eq!(with(Choice::Generic), ("generic".into(), 1.into()));
         assert_eq!(

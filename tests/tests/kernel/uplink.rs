@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico_uplink`: what arrives from clients.
 
+use std::net::Ipv6Addr;
+
+use etherparse::{Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders, TransportHeader, icmpv6};
 use proxy_ebpf::abi::{flow::ENTRY, *};
 
 use crate::support::*;
@@ -38,6 +41,92 @@ fn not_ours_passes_unchanged() {
             "{what}"
         );
     }
+}
+
+fn tcp6(from: Ipv6Addr, to: (Ipv6Addr, u16), syn: bool) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2; 6], [0; 6])
+        .ipv6(from.octets(), to.0.octets(), 64)
+        .tcp(PORT, to.1, 1000, 65535);
+    let builder = if syn { builder.syn() } else { builder.ack(7) };
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"").unwrap();
+    frame
+}
+
+fn udp6(from: Ipv6Addr, to: (Ipv6Addr, u16)) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2; 6], [0; 6])
+        .ipv6(from.octets(), to.0.octets(), 64)
+        .udp(PORT, to.1);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"some words").unwrap();
+    frame
+}
+
+/// The namespace's loopback interface is where TEST_RUN's packets are: with an address and a route they are for this
+/// node, or for another one.
+#[test]
+fn ipv6_clients_of_published_ports_are_refused_and_no_others() {
+    if !privileged("ipv6_clients_of_published_ports_are_refused_and_no_others") {
+        return;
+    }
+    let six = |last| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last);
+    let (client, node, other) = (six(9), six(1), six(2));
+    in_namespace(move || {
+        ip("link set lo up");
+        ip(&format!("-6 addr add {node}/128 dev lo nodad"));
+        ip("link add d0 type veth peer name d1");
+        ip("link set d0 up");
+        ip("link set d1 up");
+        ip(&format!("-6 route add {other}/128 dev d0"));
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        let mut world = World::node();
+        world.frontend(published(53, PROTO_UDP), 2, &[1], 53);
+        let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        for (what, frame) in [
+            ("another port", tcp6(client, (node, 81), true)),
+            ("another protocol", udp6(client, (node, 80))),
+            ("a flow that is open", tcp6(client, (node, 80), false)),
+            ("a link-local client", tcp6(link_local, (node, 80), true)),
+            ("a group", udp6(client, (group, 53))),
+            ("another node", tcp6(client, (other, 80), true)),
+            ("somebody else's frame", {
+                let mut frame = tcp6(client, (node, 80), true);
+                frame[..6].copy_from_slice(&[4; 6]);
+                frame
+            }),
+            ("truncated", tcp6(client, (node, 80), true)[..60].to_vec()),
+        ] {
+            assert_eq!(
+                world.run("portico_uplink", &frame),
+                (TC_ACT_OK, frame.clone()),
+                "{what}"
+            );
+        }
+        for frame in [tcp6(client, (node, 80), true), udp6(client, (node, 53))] {
+            let (verdict, out) = world.run("portico_uplink", &frame);
+            assert_eq!(verdict, TC_ACT_REDIRECT);
+            let headers = PacketHeaders::from_ethernet_slice(&out).unwrap();
+            let Some(NetHeaders::Ipv6(ip, _)) = headers.net else {
+                panic!("{:?}", headers.net);
+            };
+            assert_eq!((ip.source_addr(), ip.destination_addr()), (node, client));
+            let Some(TransportHeader::Icmpv6(icmp)) = headers.transport else {
+                panic!("{:?}", headers.transport);
+            };
+            assert_eq!(
+                icmp.icmp_type,
+                Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port)
+            );
+            let about = headers.payload.slice();
+            assert_eq!(about, &frame[14..62]);
+            let sum = icmp
+                .icmp_type
+                .calc_checksum(node.octets(), client.octets(), about);
+            assert_eq!(sum.unwrap(), icmp.checksum);
+        }
+        assert_eq!(world.counter(Counter::PublishedIpv6), 2);
+    });
 }
 
 #[test]

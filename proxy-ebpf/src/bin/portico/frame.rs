@@ -7,6 +7,8 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_fib_lookup, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
     },
+    macros::map,
+    maps::PerCpuArray,
     programs::TcContext,
 };
 use proxy_ebpf::{
@@ -14,6 +16,7 @@ use proxy_ebpf::{
     datapath::{
         Bytes, Packet,
         encap::TUNNEL_TTL,
+        ipv6,
         packet::{ETH_LEN, Inner, Kind, find_mss},
         refuse::{ICMP_LEN, RST_LEN, port_unreachable, rst},
     },
@@ -51,6 +54,10 @@ impl End {
         }
     }
 }
+
+/// Where an answer is built: it would be a quarter of the stack.
+#[map]
+static UNREACHABLE: PerCpuArray<[u8; ipv6::ANSWER_LEN]> = PerCpuArray::with_max_entries(1, 0);
 
 /// A frame in an skb.
 pub struct Frame<'a>(pub &'a TcContext);
@@ -159,6 +166,43 @@ impl Frame<'_> {
         let result = unsafe { bpf_fib_lookup(self.0.as_ptr().cast(), &raw mut query, len, 0) };
         // 7: the route is there and the neighbour is not known yet.
         matches!(result, 0 | 7).then_some(query.ifindex)
+    }
+
+    /// Whether an IPv6 packet's destination is an address of the node itself, by its routes; or one that it has no way
+    /// to, which the kernel does not tell apart. Not of frames that are somebody else's on the wire.
+    #[inline(never)]
+    pub fn is_for_this_node(&self) -> bool {
+        const AF_INET6: u8 = 10;
+        /// BPF_FIB_LKUP_RET_NOT_FWDED: the route is a local one. BPF_FIB_LKUP_RET_FWD_DISABLED: a node that does not
+        /// forward IPv6 gets none but its own.
+        const LOCAL: [i64; 2] = [4, 5];
+        const PACKET_HOST: u32 = 0;
+        // SAFETY: the kernel passes a valid context for the duration of the program.
+        if unsafe { (*self.0.skb.skb).pkt_type } != PACKET_HOST {
+            return false;
+        }
+        // SAFETY: plain integers; all zero is a valid query.
+        let mut query: BpfFibLookup = unsafe { core::mem::zeroed() };
+        query.family = AF_INET6;
+        query.ifindex = self.ifindex();
+        // They were read before; a value that only one branch has is one that the verifier of 6.1 loses.
+        let words = |at: usize| self.0.load::<[u32; 4]>(ETH_LEN + at).unwrap_or_default();
+        query.__bindgen_anon_3.ipv6_src = words(8);
+        query.__bindgen_anon_4.ipv6_dst = words(24);
+        let len = size_of::<BpfFibLookup>() as i32;
+        // SAFETY: context and query are valid for the call.
+        let result = unsafe { bpf_fib_lookup(self.0.as_ptr().cast(), &raw mut query, len, 0) };
+        LOCAL.contains(&result)
+    }
+
+    /// Turns an IPv6 frame into the answer that nobody is at its destination port.
+    #[inline(never)]
+    pub fn become_unreachable(&self) -> Result<(), i64> {
+        // SAFETY: this CPU's own until the program ends.
+        let answer = unsafe { &mut *UNREACHABLE.get_ptr_mut(0).ok_or(-1_i64)? };
+        ipv6::unreachable(self, answer).ok_or(-1_i64)?;
+        self.resize(ipv6::ANSWER_LEN)?;
+        self.0.store(0, &*answer, 0).map_err(i64::from)
     }
 
     /// Lowers the MSS option to `max`; whether it did.

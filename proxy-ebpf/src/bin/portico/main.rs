@@ -18,29 +18,54 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, classifier, xdp},
     programs::{SockAddrContext, TcContext, XdpContext},
 };
+use sock::Call;
 
 /// cgroup/connect4: TCP and UDP sockets, IPv4. Minimum kernel: 4.17; netns cookie 5.7; refusal 5.18.
 #[cgroup_sock_addr(connect4)]
 pub fn portico_connect4(ctx: SockAddrContext) -> i32 {
-    sock::connect(&ctx)
+    sock::v4(&ctx, Call::Connect)
 }
 
 /// cgroup/sendmsg4: datagrams of sockets that are not connected. Minimum kernel: 4.18.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn portico_sendmsg4(ctx: SockAddrContext) -> i32 {
-    sock::sendmsg(&ctx)
+    sock::v4(&ctx, Call::Sendmsg)
 }
 
 /// cgroup/recvmsg4: the sender's address as the application knows it. Minimum kernel: 5.2.
 #[cgroup_sock_addr(recvmsg4)]
 pub fn portico_recvmsg4(ctx: SockAddrContext) -> i32 {
-    sock::reverse(&ctx)
+    sock::v4(&ctx, Call::Reverse)
 }
 
 /// cgroup/getpeername4: the peer's address as the application knows it. Minimum kernel: 5.8.
 #[cgroup_sock_addr(getpeername4)]
 pub fn portico_getpeername4(ctx: SockAddrContext) -> i32 {
-    sock::reverse(&ctx)
+    sock::v4(&ctx, Call::Reverse)
+}
+
+/// cgroup/connect6: TCP and UDP sockets, IPv6, and IPv4 by mapped addresses. Minimum kernel: as connect4.
+#[cgroup_sock_addr(connect6)]
+pub fn portico_connect6(ctx: SockAddrContext) -> i32 {
+    sock::v6(&ctx, Call::Connect)
+}
+
+/// cgroup/sendmsg6: as sendmsg4.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn portico_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sock::v6(&ctx, Call::Sendmsg)
+}
+
+/// cgroup/recvmsg6: as recvmsg4.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn portico_recvmsg6(ctx: SockAddrContext) -> i32 {
+    sock::v6(&ctx, Call::Reverse)
+}
+
+/// cgroup/getpeername6: as getpeername4.
+#[cgroup_sock_addr(getpeername6)]
+pub fn portico_getpeername6(ctx: SockAddrContext) -> i32 {
+    sock::v6(&ctx, Call::Reverse)
 }
 
 /// tc ingress of an uplink: clients of published ports. Minimum kernel: 5.10 (redirect_neigh).

@@ -13,8 +13,9 @@ use aya_ebpf::{
 use proxy_ebpf::{
     abi::{
         Affinity, AffinityKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockPeer, SourceKey, TableBlock, TableKey,
-        counter::COUNTERS_MAX, limits::*, schedule::BLOCK, settings::TICK_SHIFT,
+        FrontendKey6, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockKey6, SockPeer, SockPeer6,
+        SourceKey, TableBlock, TableKey, counter::COUNTERS_MAX, limits::*, schedule::BLOCK,
+        settings::TICK_SHIFT,
     },
     datapath::{
         Maps, Packet,
@@ -38,6 +39,9 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
 
 #[map]
 static FRONTENDS: HashMap<FrontendKey, Frontend> =
+    HashMap::with_max_entries(FRONTENDS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+static FRONTENDS6: HashMap<FrontendKey6, Frontend> =
     HashMap::with_max_entries(FRONTENDS_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static SLOTS: HashMap<SlotKey, u32> = HashMap::with_max_entries(SLOTS_MAX, BPF_F_NO_PREALLOC);
@@ -71,6 +75,8 @@ static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entri
 static SOURCES: LpmTrie<[u8; 8], u32> = LpmTrie::with_max_entries(SOURCES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static SOCKS: LruHashMap<SockKey, SockPeer> = LruHashMap::with_max_entries(SOCKS_MAX, 0);
+#[map]
+static SOCKS6: LruHashMap<SockKey6, SockPeer6> = LruHashMap::with_max_entries(SOCKS6_MAX, 0);
 /// The tables' generation, which the agent counts in its memory with every change of what gates and flows keep.
 #[map]
 static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -246,6 +252,12 @@ impl Maps for Kernel {
     }
 
     #[inline(always)]
+    fn frontend6(&self, key: &FrontendKey6) -> Option<&Frontend> {
+        // SAFETY: as above.
+        unsafe { FRONTENDS6.get(key) }
+    }
+
+    #[inline(always)]
     fn slot(&self, key: &SlotKey) -> Option<u32> {
         // SAFETY: as above.
         unsafe { SLOTS.get(key) }.copied()
@@ -402,6 +414,18 @@ impl Maps for Kernel {
     fn set_sock(&self, key: &SockKey, peer: &SockPeer) {
         // An LRU map refuses only under memory pressure; then getpeername shows the backend.
         let _ = SOCKS.insert(key, peer, 0);
+    }
+
+    #[inline(always)]
+    fn sock6(&self, key: &SockKey6) -> Option<SockPeer6> {
+        // SAFETY: as above.
+        unsafe { SOCKS6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_sock6(&self, key: &SockKey6, peer: &SockPeer6) {
+        // As above.
+        let _ = SOCKS6.insert(key, peer, 0);
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ use proxy_ebpf::{
     datapath::{
         Maps,
         action::{DESTINATION, DROP, NEIGHBOUR, PASS, REFUSE, SOURCE, TUNNEL, VETH},
+        ipv6::opens_published,
         packet::parse_into,
         published::Env,
     },
@@ -25,10 +26,29 @@ use crate::{
 #[inline(always)]
 pub fn uplink(ctx: &TcContext) -> i32 {
     let Some(work) = begin(ctx) else {
-        return TC_ACT_OK;
+        return ipv6(ctx);
     };
     client(work);
     finish(ctx, work, 0)
+}
+
+/// What is not IPv4: nothing but a refusal is done about it.
+#[inline(never)]
+fn ipv6(ctx: &TcContext) -> i32 {
+    let frame = Frame(ctx);
+    if !opens_published(&Kernel, &frame) || !frame.is_for_this_node() {
+        return TC_ACT_OK;
+    }
+    match frame.become_unreachable() {
+        Ok(()) => {
+            Kernel.count(Counter::PublishedIpv6);
+            redirect(frame.ifindex())
+        }
+        Err(_) => {
+            Kernel.count(Counter::Malformed);
+            TC_ACT_SHOT
+        }
+    }
 }
 
 #[inline(always)]

@@ -16,13 +16,13 @@ use crate::{
 
 #[derive(Default)]
 struct Fake {
-    slots: HashMap<FrontendKey, Vec<(u32, Backend)>>,
+    slots: HashMap<FrontKey, Vec<(u32, Backend)>>,
     draining: Vec<(u32, Backend)>,
     words: HashMap<u32, u64>,
 }
 
 impl Numbers for Fake {
-    fn slots(&self, frontend: &FrontendKey) -> Vec<(u32, Backend)> {
+    fn slots(&self, frontend: &FrontKey) -> Vec<(u32, Backend)> {
         self.slots.get(frontend).cloned().unwrap_or_default()
     }
     fn draining(&self) -> Vec<(u32, Backend)> {
@@ -93,7 +93,7 @@ fn numbers_are_summed_up_and_those_who_drain_are_found() {
         addr_be: be("10.0.1.5"),
         ..Backend::default()
     };
-    let keys: Vec<FrontendKey> = view
+    let keys: Vec<FrontKey> = view
         .tables
         .services
         .values()

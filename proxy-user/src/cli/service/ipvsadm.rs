@@ -10,7 +10,7 @@ mod write;
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use options::{Command, Options};
@@ -110,7 +110,11 @@ impl Reader {
                 }
                 self.known.insert(at, (None, line));
                 let (mut spec, note) = service(options)?;
-                spec.vips.push(format!("{}:{}", at.0, at.1));
+                spec.vips.push(format!(
+                    "{}/{}",
+                    SocketAddr::new(at.0.0, at.1.port),
+                    at.1.protocol
+                ));
                 self.known.insert(at, (Some(table.services.len()), line));
                 table.services.push(Imported { line, at, spec });
                 table.notes.extend(note.map(|text| Remark { line, text }));
@@ -120,7 +124,7 @@ impl Reader {
                 None => Err("no line before it adds its service (-A)".into()),
                 Some((None, earlier)) => Err(format!("its service (line {earlier}) is refused")),
                 Some((Some(position), _)) => match table.services.get_mut(*position) {
-                    Some(imported) => server(&mut imported.spec, at.1.port, options),
+                    Some(imported) => server(&mut imported.spec, at, options),
                     None => Err("its service is unknown".into()),
                 },
             },
@@ -137,6 +141,9 @@ fn virtual_service(options: &Options<'_>) -> Result<Virtual, String> {
     let (address, port) = text
         .rsplit_once(':')
         .ok_or_else(|| format!("'{text}' is not ADDRESS:PORT"))?;
+    if address.contains(':') && !address.starts_with('[') {
+        return Err(format!("'{address}' stands in brackets before a port"));
+    }
     let address = host(address)?;
     let port = match port.parse() {
         Ok(0) => {
@@ -152,7 +159,7 @@ fn virtual_service(options: &Options<'_>) -> Result<Virtual, String> {
     Ok((VipAddr(address), VipPort { port, protocol }))
 }
 
-fn host(text: &str) -> Result<Ipv4Addr, String> {
+fn host(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     let address = TaskAddr::parse(bare.unwrap_or(text));
     address
@@ -246,7 +253,7 @@ fn affinity(seconds: &str, mask: Option<&str>) -> Result<String, String> {
     })
 }
 
-fn server(spec: &mut ServiceSpec, port: u16, options: &Options<'_>) -> Result<(), String> {
+fn server(spec: &mut ServiceSpec, (vip, port): Virtual, options: &Options<'_>) -> Result<(), String> {
     if options.scheduler.or(options.flags).or(options.netmask).is_some() || options.persistent.is_some() {
         return Err("-s, -b, -p and -M belong to -A".into());
     }
@@ -260,6 +267,9 @@ fn server(spec: &mut ServiceSpec, port: u16, options: &Options<'_>) -> Result<()
         _ => (text, None),
     };
     let address = host(address)?;
+    if address.is_ipv6() != vip.0.is_ipv6() {
+        return Err(format!("{address} and {vip} are of two kinds"));
+    }
     let own: Option<u16> = match own.map(str::parse) {
         None => None,
         Some(Ok(port)) => Some(port),
@@ -271,7 +281,7 @@ fn server(spec: &mut ServiceSpec, port: u16, options: &Options<'_>) -> Result<()
     };
     // As ipvsadm does it: what is not translated keeps the service's port.
     let direct = !options.forward.is_some_and(|forward| forward.translates());
-    let port = own.filter(|own| !direct && *own != 0).unwrap_or(port);
+    let port = own.filter(|own| !direct && *own != 0).unwrap_or(port.port);
     let weight = match options.weight.map(str::parse::<i64>) {
         None | Some(Ok(1)) => None,
         Some(Ok(weight @ 0..=255)) => Some(weight),
@@ -284,7 +294,7 @@ fn server(spec: &mut ServiceSpec, port: u16, options: &Options<'_>) -> Result<()
     if !spec.backends.is_empty() && spec.client != client {
         return Err("-m and -g (or -i) in one service: Portico has one way for all its backends".into());
     }
-    let name = SocketAddrV4::new(address, port).to_string();
+    let name = SocketAddr::new(address, port).to_string();
     if spec.backends.contains_key(&name) {
         return Err(format!("an earlier line has the server {name} already"));
     }

@@ -58,6 +58,9 @@ pub(super) fn render(services: &Value) -> String {
                 list(&service["vips"], &|vip| {
                     let mut text = cell(&vip["address"]);
                     if let Some(port) = vip["port"].as_object() {
+                        if text.contains(':') {
+                            text = format!("[{text}]");
+                        }
                         text.push_str(&format!(":{}/{}", cell(&port["port"]), cell(&port["protocol"])));
                     }
                     format!("{text}@{}", cell(&vip["network"]))

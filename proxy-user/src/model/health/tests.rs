@@ -110,7 +110,7 @@ fn each_member_is_asked_from_where_its_clients_are() {
 fn who_is_down_gets_no_new_flow_and_when_all_are_all_are_used() {
     let mut writer = writer();
     let name = ServiceName::new("own");
-    let member = |n: u8| Member::Plain(TaskAddr(Ipv4Addr::new(10, 5, 0, n)), 80);
+    let member = |n: u8| Member::Plain(TaskAddr([10, 5, 0, n].into()), 80);
     let draining = |writer: &mut Writer| -> Vec<bool> {
         let tables = writer.tables();
         let of = tables

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::super::{
-    NetworkId, Protocol, Service, ServiceName, TaskId, TaskName, Vip, VipAddr, VipPort, limits,
+    NetworkId, Protocol, Service, ServiceName, Task, TaskId, TaskName, Vip, VipAddr, VipPort, limits,
     snapshot::Problem,
 };
 
@@ -39,8 +39,8 @@ impl Claims {
                 .insert((vip.network, vip.address, vip.port), service.name.clone());
         }
         if !service.ports.is_empty() {
-            for task in &service.tasks {
-                let entry = self.tunnel_ids.entry(task.id);
+            for (task, id) in published(service) {
+                let entry = self.tunnel_ids.entry(id);
                 entry.or_insert_with(|| (task.name.clone(), 0)).1 += 1;
             }
         }
@@ -57,8 +57,8 @@ impl Claims {
             self.vips.remove(&(vip.network, vip.address, vip.port));
         }
         if !service.ports.is_empty() {
-            for task in &service.tasks {
-                if let Entry::Occupied(mut entry) = self.tunnel_ids.entry(task.id) {
+            for (_, id) in published(service) {
+                if let Entry::Occupied(mut entry) = self.tunnel_ids.entry(id) {
                     entry.get_mut().1 -= 1;
                     if entry.get().1 == 0 {
                         entry.remove();
@@ -104,11 +104,8 @@ impl Claims {
         }
         if !service.ports.is_empty() {
             for (i, task) in service.tasks.iter().enumerate() {
-                if let Some((owner, _)) = self
-                    .tunnel_ids
-                    .get(&task.id)
-                    .filter(|(owner, _)| *owner != task.name)
-                {
+                let claimed = task.id.and_then(|id| self.tunnel_ids.get(&id));
+                if let Some((owner, _)) = claimed.filter(|(owner, _)| *owner != task.name) {
                     return Err(Problem::new(
                         format!("tasks[{i}]"),
                         format!(
@@ -143,6 +140,12 @@ impl Claims {
         }
         Ok(())
     }
+}
+
+/// The tasks that other nodes send to, with the tunnel's names for them.
+fn published(service: &Service) -> impl Iterator<Item = (&Task, TaskId)> {
+    let tasks = service.tasks.iter();
+    tasks.filter_map(|task| Some((&**task, task.id?)))
 }
 
 /// An upper bound of the backends that a service needs.

@@ -3,14 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
     super::{
-        HealthCheck, NetworkId, NodeAddr, Place, PlainBackend, Policy, Protocol, PublishedPort, Service,
-        ServiceName, Snapshot, Task, TaskAddr, TaskId, TaskName, Vip, limits,
+        Family, HealthCheck, NetworkId, NodeAddr, Place, PlainBackend, Policy, Protocol, PublishedPort,
+        Service, ServiceName, Snapshot, Task, TaskAddr, TaskId, TaskName, Vip, limits,
         policy::weight,
         refusal::Kind,
         snapshot::{HOST, INGRESS, Problem, ServiceParams, TaskParams},
@@ -196,11 +196,15 @@ impl Resolver {
                 (None, _) => problems.push(Problem::new(field(), format!("unknown network '{network}'"))),
                 (_, Err(error)) => problems.push(Problem::new(field(), error.to_string())),
                 (Some(id), Ok(address)) => {
-                    networks.insert(*id, address);
+                    let family = Family::of(address.0);
+                    if networks.insert((*id, family), address).is_some() {
+                        problems.push(Problem::new(field(), format!("two {family} addresses")));
+                    }
                 }
             }
         }
-        if networks.len() > limits::TASK_NETWORKS_MAX {
+        let different: BTreeSet<NetworkId> = networks.keys().map(|(network, _)| *network).collect();
+        if different.len() > limits::TASK_NETWORKS_MAX {
             problems.push(Problem::new(
                 "networks",
                 format!(
@@ -212,8 +216,9 @@ impl Resolver {
         let first_by_name = params
             .networks
             .iter()
-            .min_by_key(|(network, _)| (network != INGRESS, network))
-            .and_then(|(network, _)| networks.get(self.networks.get(network)?).copied());
+            .filter_map(|(network, address)| Some((network, address.parse().ok().map(Family::of)?)))
+            .min_by_key(|(network, family)| (*family, *network != INGRESS, *network))
+            .and_then(|(network, family)| networks.get(&(*self.networks.get(network)?, family)).copied());
         if params.networks.is_empty() && !has_field(&problems, "networks") {
             problems.push(Problem::new("networks", "is missing: a task needs an address"));
         }
@@ -304,6 +309,11 @@ impl Resolver {
                         let problem = format!("task '{name}' has no netns, which a published port needs");
                         problems.push(Problem::new(field(), problem));
                     }
+                    if !params.ports.is_empty() && task.id.is_none() {
+                        let problem =
+                            format!("task '{name}' has no IPv4 address, which a published port needs");
+                        problems.push(Problem::new(field(), problem));
+                    }
                     found.push(task.clone());
                 }
                 (None, Some(why)) => problems.push(Problem::new(
@@ -358,7 +368,7 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
     if families.len() > 1 {
         problems.push(Problem::new(
             "backends",
-            "IPv4 and IPv6 in one service; a service has one address family",
+            "IPv4 and IPv6 in one service; its plain backends have one address family",
         ));
         return Vec::new();
     }
@@ -386,7 +396,7 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
         {
             problems.push(Problem::new(
                 format!("backends[{i}]"),
-                format!("{address}:{port} is listed twice"),
+                format!("{} is listed twice", SocketAddr::new(address.0, port)),
             ));
             continue;
         }
@@ -432,7 +442,7 @@ fn check_loops(service: &Service, problems: &mut Vec<Problem>) {
         let of_tasks = service
             .tasks
             .iter()
-            .filter_map(|task| task.networks.get(&vip.network));
+            .filter_map(|task| task.networks.get(&(vip.network, vip.family())));
         let mut addresses = BTreeSet::new();
         for address in of_tasks {
             if !addresses.insert(*address) {
@@ -443,6 +453,19 @@ fn check_loops(service: &Service, problems: &mut Vec<Problem>) {
                 problems.push(Problem::new("tasks", problem));
             }
         }
+        if let Some(other) = service
+            .backends
+            .iter()
+            .find(|backend| Family::of(backend.address.0) != vip.family())
+        {
+            let problem = format!(
+                "{} is an {} address and the backend {} is not",
+                vip.address,
+                vip.family(),
+                other.address
+            );
+            problems.push(Problem::new(format!("vips.{}", vip.network_name), problem));
+        }
         addresses.extend(service.backends.iter().map(|backend| backend.address));
         if addresses.contains(&TaskAddr(vip.address.0)) {
             let problem = format!("{} is the address of one of its own backends", vip.address);
@@ -452,7 +475,7 @@ fn check_loops(service: &Service, problems: &mut Vec<Problem>) {
     if !service.ports.is_empty() {
         let mut ids: BTreeMap<TaskId, &Task> = BTreeMap::new();
         for task in &service.tasks {
-            if let Some(other) = ids.insert(task.id, task) {
+            if let Some(other) = task.id.and_then(|id| ids.insert(id, task)) {
                 let problem = format!(
                     "the addresses {} of '{}' and {} of '{}' have the same low 24 bits",
                     other.ingress, other.name, task.ingress, task.name

@@ -107,12 +107,12 @@ fn every_bad_service_is_named_and_alone() {
             "p.toml: service 'bad': vips.proxy: 'ten' is not an address",
         ),
         (
-            "vips = { proxy = \"fd00::1\" }",
-            "vips.proxy: 'fd00::1' is an IPv6 address",
+            "vips = { proxy = \"fe80::1\" }",
+            "vips.proxy: 'fe80::1' is a link-local address",
         ),
         (
             "vips = { proxy = 7 }",
-            "vips.proxy: must be a string, not a number",
+            "vips.proxy: must be a string, or several in an array, not a number",
         ),
         (
             "vips = { nowhere = \"10.0.1.9\" }",
@@ -163,7 +163,7 @@ fn every_bad_service_is_named_and_alone() {
         ),
         (
             "vips = { proxy = \"10.0.1.9\" }\nbackends = [{ address = \"fd00::2\", port = 1 }]",
-            "backends[0].address: 'fd00::2' is an IPv6 address; only IPv4 is supported for now",
+            "vips.proxy: 10.0.1.9 is an IPv4 address and the backend fd00::2 is not",
         ),
         (
             "vips = { proxy = \"10.0.1.9\" }\nbackends = [{ address = \"10.9.0.1\", port = 0 }]",
@@ -391,4 +391,40 @@ fn policies_and_weights_come_from_the_file_and_a_wrong_one_keeps_the_last() {
         &format!("{}{good}", head.replace("weight = 0", "weight = 256")),
     );
     assert!(refusals[0].contains("256 is not a weight"), "{refusals:?}");
+}
+
+#[test]
+fn each_vip_has_the_backends_of_its_own_family() {
+    let text = format!(
+        "{HEAD}\n[[tasks]]\nname = \"six.1\"\nnode = \"n1\"\nnetworks = {{ proxy = [\"10.0.1.30\", \"fd00::30\"] }}\n\
+         [[tasks]]\nname = \"six.2\"\nnode = \"n1\"\nnetworks = {{ proxy = \"fd00::31\" }}\n\
+         [[services]]\nname = \"six\"\nvips = {{ proxy = [\"10.0.1.40\", \"fd00::40\"] }}\ntasks = [\"six.1\", \"six.2\"]\n"
+    );
+    let (mut writer, refusals) = writer(&text);
+    assert_eq!(refusals.len(), 0, "{refusals:?}");
+    let tables = writer.tables();
+    let of = |vip: &str| -> Vec<String> {
+        let found = tables.frontends.iter().find(
+            |(address, _)| matches!(address, FrontendAddr::Vip { address, .. } if address.to_string() == vip),
+        );
+        let backends = found.expect("the VIP").1.backends.iter();
+        backends.map(|backend| backend.address.to_string()).collect()
+    };
+    assert_eq!(of("10.0.1.40"), ["10.0.1.30"]);
+    assert_eq!(of("fd00::40"), ["fd00::30", "fd00::31"]);
+}
+
+#[test]
+fn a_published_port_needs_tasks_with_ipv4_addresses() {
+    let text = format!(
+        "{HEAD}\n[[tasks]]\nname = \"six.1\"\nnode = \"n1\"\nnetns = \"/ns/six\"\nnetworks = {{ proxy = \"fd00::30\" }}\n\
+         [[services]]\nname = \"six\"\nports = [{{ published = 81, target = 80 }}]\ntasks = [\"six.1\"]\n"
+    );
+    let (_, refusals) = writer(&text);
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert!(
+        refusals[0].contains("task 'six.1' has no IPv4 address, which a published port needs"),
+        "{}",
+        refusals[0]
+    );
 }

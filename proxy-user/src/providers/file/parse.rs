@@ -332,7 +332,7 @@ impl<'a> Fields<'a> {
         let table = match self.take(key) {
             Some(Value::Table(table)) => table,
             Some(other) => {
-                self.wrong(key, "a table (network = \"address\")", other);
+                self.wrong(key, "a table (network = \"address\", or an array of them)", other);
                 return Vec::new();
             }
             None => return Vec::new(),
@@ -341,7 +341,19 @@ impl<'a> Fields<'a> {
         for (name, value) in table {
             match value {
                 Value::String(text) => found.push((name.clone(), text.clone())),
-                other => self.wrong(&format!("{key}.{name}"), "a string", other),
+                Value::Array(list) => {
+                    for (i, value) in list.iter().enumerate() {
+                        match value {
+                            Value::String(text) => found.push((name.clone(), text.clone())),
+                            other => self.wrong(&format!("{key}.{name}[{i}]"), "a string", other),
+                        }
+                    }
+                }
+                other => self.wrong(
+                    &format!("{key}.{name}"),
+                    "a string, or several in an array",
+                    other,
+                ),
             }
         }
         found

@@ -3,10 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
 };
-
-use proxy_ebpf::abi::FrontendKey;
 
 use super::table::{Affinity, Destination, Forward, Key, Scheduler, Service, Virtual};
 use crate::{
@@ -14,7 +12,7 @@ use crate::{
         Backend, Frontend, FrontendAddr, Protocol, Reach, Tables,
         policy::{self, Policy},
     },
-    reconcile::desired::frontend_key,
+    reconcile::{desired::frontend_key, key::FrontKey},
 };
 
 /// What holds for every service that does not say otherwise. (A service that says `rr`, which is also what services
@@ -71,7 +69,7 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The frontend.
-    pub frontend: FrontendKey,
+    pub frontend: FrontKey,
     /// The service.
     pub is: Virtual,
 }
@@ -84,7 +82,7 @@ pub struct Desired {
     /// VIPs, which the namespace must have to get their packets.
     pub addresses: BTreeSet<Ipv4Addr>,
     /// Every frontend of the tables; what IPVS cannot do, with the reason.
-    pub frontends: BTreeMap<FrontendKey, Result<(), String>>,
+    pub frontends: BTreeMap<FrontKey, Result<(), String>>,
     /// What is left out of frontends that are served.
     pub notes: BTreeMap<String, String>,
 }
@@ -161,19 +159,21 @@ fn keys(
             port: Some(port),
             ..
         } => {
+            let address = v4(address.0)?;
             let key = Key {
                 protocol: port.protocol,
-                address: SocketAddrV4::new(address.0, port.port),
+                address: SocketAddrV4::new(address, port.port),
             };
-            Ok((vec![key], Some(address.0)))
+            Ok((vec![key], Some(address)))
         }
         // The kernel takes port 0 of persistent services only.
         FrontendAddr::Vip { address, .. } if options.affinity.is_some() => {
+            let address = v4(address.0)?;
             let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| Key {
                 protocol,
-                address: SocketAddrV4::new(address.0, 0),
+                address: SocketAddrV4::new(address, 0),
             });
-            Ok((all.to_vec(), Some(address.0)))
+            Ok((all.to_vec(), Some(address)))
         }
         FrontendAddr::Vip { .. } => Err(
             "IPVS serves every port of an address only with affinity; name the port (ADDRESS:PORT/PROTOCOL) or \
@@ -197,6 +197,15 @@ fn keys(
     }
 }
 
+fn v4(address: IpAddr) -> Result<Ipv4Addr, String> {
+    match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => Err(format!(
+            "{address} is an IPv6 address; Portico programs IPVS with IPv4 only (--dataplane ebpf has both)"
+        )),
+    }
+}
+
 fn is_remote(backend: &Backend) -> bool {
     matches!(backend.reach, Reach::Remote { .. })
 }
@@ -209,7 +218,7 @@ fn destinations(
     let mut found = BTreeMap::new();
     for backend in &frontend.backends {
         let address = match backend.reach {
-            Reach::Direct => backend.address.0,
+            Reach::Direct => v4(backend.address.0)?,
             Reach::Local { gateway, .. } => gateway.address,
             Reach::Remote { .. } => continue,
         };

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use proxy_ebpf::abi::FrontendKey;
-
 use super::{
     desired::{Options, desired},
     plan::plan,
@@ -17,6 +15,7 @@ use crate::{
         Follow, Pass, Status,
         apply::{RETRY_FIRST, RETRY_LONGEST},
         datapath::DatapathError,
+        key::FrontKey,
     },
 };
 
@@ -26,7 +25,7 @@ pub struct Keeper {
     options: Options,
     mirror: Realized,
     owned: Owned,
-    statuses: BTreeMap<FrontendKey, Status>,
+    statuses: BTreeMap<FrontKey, Status>,
     errors: BTreeMap<String, String>,
     backoff: Backoff,
 }
@@ -122,7 +121,7 @@ impl Follow for Keeper {
         pass
     }
 
-    fn statuses(&self) -> &BTreeMap<FrontendKey, Status> {
+    fn statuses(&self) -> &BTreeMap<FrontKey, Status> {
         &self.statuses
     }
 

@@ -7,12 +7,11 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use proxy_ebpf::abi::FrontendKey;
-
 use super::{
     desired::{Desired, Wanted},
     table::{Destination, Key, Owned, Realized, Service, Virtual},
 };
+use crate::reconcile::key::FrontKey;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +92,7 @@ impl Op {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Whose status they are.
-    pub frontend: Option<FrontendKey>,
+    pub frontend: Option<FrontKey>,
     /// What to do.
     pub ops: Vec<Op>,
 }
@@ -104,7 +103,7 @@ pub struct Plan {
     /// In this order.
     pub groups: Vec<Group>,
     /// Frontends that stay out because somebody else has their service.
-    pub foreign: BTreeMap<FrontendKey, String>,
+    pub foreign: BTreeMap<FrontKey, String>,
     /// What will be Portico's once the groups are done, and what it still has.
     pub owned: Owned,
 }

@@ -102,7 +102,7 @@ fn local(host: u8, draining: bool) -> Backend {
         address: ingress,
         port: 0,
         reach: Reach::Local {
-            task: TaskId::of(ingress),
+            task: TaskId::of(ingress).unwrap(),
             gateway: Gateway {
                 address: [172, 18, 0, host].into(),
                 mac: [2; 6],
@@ -119,7 +119,7 @@ fn remote(host: u8) -> Backend {
     let ingress = TaskAddr([10, 0, 0, host].into());
     Backend {
         reach: Reach::Remote {
-            task: TaskId::of(ingress),
+            task: TaskId::of(ingress).unwrap(),
             node: NodeAddr([192, 0, 2, 2].into()),
         },
         ..local(host, false)
@@ -146,7 +146,7 @@ fn published(port: u16) -> FrontendAddr {
 fn vip(port: Option<u16>) -> FrontendAddr {
     FrontendAddr::Vip {
         network: NetworkId::of("proxy"),
-        address: VipAddr(VIP),
+        address: VipAddr(VIP.into()),
         port: port.map(|port| VipPort {
             port,
             protocol: Protocol::Udp,
@@ -225,7 +225,7 @@ fn what_ipvs_cannot_do_is_refused_and_said() {
     // The same VIP in two networks.
     let twice = FrontendAddr::Vip {
         network: NetworkId::of("other"),
-        address: VipAddr(VIP),
+        address: VipAddr(VIP.into()),
         port: Some(VipPort {
             port: 53,
             protocol: Protocol::Udp,

@@ -85,7 +85,11 @@ fn what_has_no_equal_is_refused_with_line_and_reason() {
             "-A --sctp-service 10.9.0.1:81 -s rr",
             "--sctp-service: SCTP is not balanced",
         ),
-        ("-A -t [fd00::1]:80 -s rr", "'fd00::1' is an IPv6 address"),
+        ("-A -t [fe80::1]:80 -s rr", "'fe80::1' is a link-local address"),
+        (
+            "-A -t fd00::1:80 -s rr",
+            "'fd00::1' stands in brackets before a port",
+        ),
         (
             "-A -t 10.9.0.2:0 -s rr -p 60",
             "port 0 is every port of one protocol",
@@ -155,9 +159,12 @@ fn what_has_no_equal_is_refused_with_line_and_reason() {
         ("-a -t 10.9.0.1:80 -m", "names no server"),
         (
             "-a -t 10.9.0.1:80 -r [fd00::2]:80 -m",
-            "'fd00::2' is an IPv6 address",
+            "fd00::2 and 10.9.0.1 are of two kinds",
         ),
-        ("-a -t 10.9.0.1:80 -r fd00::2 -m", "'fd00::2' is an IPv6 address"),
+        (
+            "-a -t 10.9.0.1:80 -r fd00::2 -m",
+            "fd00::2 and 10.9.0.1 are of two kinds",
+        ),
         (
             "-a -t 10.9.0.1:80 -r 10.0.0.7:80 -m -w 256",
             "weight '256' is none of 0 to 255",
@@ -239,6 +246,8 @@ fn what_is_written_reads_back_as_it_was() {
         "udp-10.9.0.2-53": { "vips": ["10.9.0.2:53/udp"], "scheduler": "rr" },
         "udp-10.9.0.3-53": { "vips": ["10.9.0.3:53/udp"], "scheduler": "lc", "affinity": "60s/1" },
         "udp-10.9.0.4-53": { "vips": ["10.9.0.4:53/udp"], "scheduler": "wlc" },
+        "tcp-fd00::1-80": { "vips": ["[fd00::1]:80/tcp"], "scheduler": "rr", "backends": {
+            "[fd00::7]:8080": { "weight": 3 } } },
     });
     let (lines, left_out) = write(&state(services.clone()));
     assert_eq!(left_out, [""; 0]);

@@ -65,7 +65,7 @@ pub(in super::super) fn block(at: Virtual, spec: &ServiceSpec) -> Result<(String
             .map(|wrong| wrong.message.clone())
             .unwrap_or_default()
     })?;
-    let service = format!("{flag} {address}:{}", port.port);
+    let service = format!("{flag} {}", SocketAddr::new(address.0, port.port));
     let mut lines = format!("-A {service} -s {}", policy.scheduler.as_str());
     if let Some(affinity) = policy.affinity {
         lines.push_str(&format!(" -p {}", affinity.seconds));
