@@ -203,8 +203,8 @@ impl ClientBody {
 pub struct Outgoing {
     kind: Kind,
     end: RequestEnd,
-    /// Something was given, and nobody has asked for more since.
-    waits: bool,
+    /// Of a piece that is too large to be given at once.
+    rest: Bytes,
 }
 
 enum Kind {
@@ -290,7 +290,7 @@ impl Outgoing {
         Outgoing {
             kind: Kind::Full(bytes),
             end,
-            waits: false,
+            rest: Bytes::new(),
         }
     }
 
@@ -308,7 +308,7 @@ impl Outgoing {
         Outgoing {
             kind,
             end,
-            waits: false,
+            rest: Bytes::new(),
         }
     }
 }
@@ -350,16 +350,21 @@ impl Encoded {
 }
 
 impl Outgoing {
-    fn goes_on(&mut self) {
-        if std::mem::take(&mut self.waits) {
-            self.end.conn.answer_goes_on();
+    /// What is given of it now. HTTP/1.1 takes any piece as it is; h2 queues what it gets however little the client
+    /// takes, and is done with an answer when it has the last piece.
+    fn portion(&mut self, mut data: Bytes) -> Bytes {
+        if self.end.conn.is_h2() {
+            self.end.conn.answer_waits();
+            if data.len() > limits::H2_PIECE_BYTES_MAX {
+                self.rest = data.split_off(limits::H2_PIECE_BYTES_MAX);
+            }
         }
+        data
     }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        self.goes_on();
         if self.is_end_stream() || matches!(self.kind, Kind::Full(_)) {
             self.end.cut_by = None;
         }
@@ -375,7 +380,13 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        this.goes_on();
+        if this.end.conn.is_h2() {
+            this.end.conn.answer_goes_on();
+        }
+        if !this.rest.is_empty() {
+            let rest = std::mem::take(&mut this.rest);
+            return Poll::Ready(Some(Ok(Frame::data(this.portion(rest)))));
+        }
         let frame = match &mut this.kind {
             Kind::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Kind::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
@@ -387,23 +398,23 @@ impl Body for Outgoing {
         {
             this.end.cut_by = Some(Side::Service);
         }
-        if let Some(Ok(frame)) = &frame {
-            this.end.count(frame.data_ref().map_or(0, Bytes::len));
-            // HTTP/1.1 shows it by a write that finds no room.
-            this.waits = this.end.conn.is_h2();
-            if this.waits {
-                this.end.conn.answer_waits();
-            }
-        }
-        Poll::Ready(frame)
+        let Some(Ok(frame)) = frame else {
+            return Poll::Ready(frame);
+        };
+        this.end.count(frame.data_ref().map_or(0, Bytes::len));
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(data) => Frame::data(this.portion(data)),
+            Err(trailers) => trailers,
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
+        let kind_has_ended = match &self.kind {
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Upstream(body) => body.is_end_stream(),
             Kind::Encoded(body) => body.is_over(),
-        }
+        };
+        kind_has_ended && self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -34,6 +34,7 @@ mod h1;
 mod h2;
 mod meter;
 mod sent;
+mod stream;
 mod waiting;
 mod watched;
 
@@ -46,6 +47,13 @@ const FRESH: u8 = 0;
 const IDLE: u8 = 1;
 const HEAD: u8 = 2;
 const BUSY: u8 = 3;
+
+/// In its turn, an answer of HTTP/2 was not asked for anything,
+const UNASKED: u8 = 0;
+/// was asked and has nothing yet,
+const ASKED: u8 = 1;
+/// or has given something.
+const GIVEN: u8 = 2;
 
 /// Phase of a connection. Atomic only because hyper wants the socket to be `Send`; one thread uses it.
 pub struct ConnState {
@@ -61,9 +69,8 @@ pub struct ConnState {
     is_h2: AtomicBool,
     /// When a head began that is not complete, plus one; HTTP/2 only, where others may go on beside it.
     head_ms: AtomicU64,
-    /// Answers of HTTP/2 that have given something and were not asked for more since.
-    owed: AtomicU32,
-    owed_ms: AtomicU64,
+    /// What the answer of HTTP/2 whose turn it is waits for.
+    turn: AtomicU8,
     /// Streams of HTTP/2 were reset by the client, or for its mistakes.
     had_resets: AtomicBool,
     /// Why it is ended, as an index of [`Refusal::ALL`], plus one.
@@ -101,8 +108,7 @@ impl ConnState {
             ends_with_connection: AtomicBool::new(false),
             is_h2: AtomicBool::new(is_h2),
             head_ms: AtomicU64::new(0),
-            owed: AtomicU32::new(0),
-            owed_ms: AtomicU64::new(0),
+            turn: AtomicU8::new(UNASKED),
             had_resets: AtomicBool::new(false),
             ended_for: AtomicUsize::new(0),
             open_bodies: AtomicU32::new(0),
@@ -206,15 +212,12 @@ impl ConnState {
 
     /// An answer has given something and waits until the client can take more.
     pub fn answer_waits(&self) {
-        self.owed_ms.store(self.now_ms(), Relaxed);
-        self.owed.store(self.owed.load(Relaxed) + 1, Relaxed);
+        self.turn.store(GIVEN, Relaxed);
     }
 
-    /// It was asked for more, or is over.
+    /// It was asked for more.
     pub fn answer_goes_on(&self) {
-        self.owed_ms.store(self.now_ms(), Relaxed);
-        self.owed
-            .store(self.owed.load(Relaxed).saturating_sub(1), Relaxed);
+        self.turn.store(ASKED, Relaxed);
     }
 
     fn reset_passed(&self) {
@@ -299,9 +302,6 @@ impl ConnState {
             IDLE => (at(since, timeouts.http_keep_alive), Expired::Quietly),
             HEAD => (at(since, timeouts.http_request), Expired::Head),
             _ => match self.stalled_ms.load(Relaxed) {
-                0 if self.owed.load(Relaxed) > 0 => {
-                    (at(self.owed_ms.load(Relaxed), timeouts.client), Expired::Stalled)
-                }
                 0 => (now + step(timeouts), Expired::Quietly),
                 stalled => (at(stalled, timeouts.client), Expired::Stalled),
             },

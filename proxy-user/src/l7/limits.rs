@@ -363,6 +363,11 @@ pub const H2_FRAME_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes of an answer that wait in one stream for the client: 128 × 64 KiB are 8 MiB for one that takes nothing.
 pub const H2_SEND_BUFFER_MAX: usize = 64 * 1024;
 
+/// Bytes of an answer that h2 gets at a time: one frame. It takes a piece when the client takes a byte of it, and keeps
+/// the last one for as long as the connection lasts, so a client can make it hold
+/// [`H2_CLIENT_STREAMS_MAX`] × 16 KiB = 2 MiB.
+pub const H2_PIECE_BYTES_MAX: usize = H2_FRAME_BYTES_MAX as usize;
+
 /// Streams that a client resets before anybody has looked at them: h2's own limit against rapid reset
 /// (CVE-2023-44487).
 pub const H2_RESETS_UNSEEN_MAX: usize = 20;

@@ -148,6 +148,8 @@ async fn speak<T: Transport>(
             }
         }
         End::Expired(expired) => {
+            // Before the answer is dropped, which would say that the client left.
+            state.end_for(Refusal::ClientStalled);
             let stream = parts().map(|parts| parts.io.into_inner());
             expire(worker, state, expired, stream).await;
         }

@@ -5,14 +5,15 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use super::stream::Streams;
 use super::watched::{Transport, Watched};
 use super::{ConnState, Expired, count_expired, step};
 use crate::l7::limits;
@@ -20,24 +21,20 @@ use crate::l7::refusal::Refusal;
 use crate::l7::request::{self, Client};
 use crate::l7::worker::Worker;
 
-/// Runs the streams of a connection on the worker that has it.
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future + 'static> Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
 /// Serves a connection until it ends.
-pub async fn serve<T: Transport>(worker: &Worker, stream: Watched<T>, client: Rc<Client>, state: &ConnState) {
+pub async fn serve<T: Transport>(
+    worker: &Worker,
+    stream: Watched<T>,
+    client: Rc<Client>,
+    state: &Arc<ConnState>,
+) {
     worker.counters.h2_connections.up();
     let timeouts = worker.shared.settings.timeouts;
     let service = service_fn(move |request| request::handle(client.clone(), request));
-    let mut builder = http2::Builder::new(Local);
+    let mut builder = http2::Builder::new(Streams {
+        state: state.clone(),
+        limit: timeouts.client,
+    });
     builder
         .max_concurrent_streams(limits::H2_CLIENT_STREAMS_MAX)
         .max_header_list_size(limits::HEAD_BYTES_MAX as u32)

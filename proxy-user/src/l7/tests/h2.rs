@@ -7,6 +7,7 @@ use super::*;
 mod floods;
 mod frames;
 mod grpc;
+mod readers;
 mod rules;
 
 use frames::Outcome;
