@@ -47,6 +47,7 @@ pub mod proxy_protocol;
 pub mod stream;
 
 pub mod access_log;
+mod blocks;
 pub mod body;
 pub mod clock;
 pub mod compress;

@@ -368,6 +368,10 @@ pub const H2_SEND_BUFFER_MAX: usize = 64 * 1024;
 /// [`H2_CLIENT_STREAMS_MAX`] × 16 KiB = 2 MiB.
 pub const H2_PIECE_BYTES_MAX: usize = H2_FRAME_BYTES_MAX as usize;
 
+/// Streams with a body whose trailers are looked at, per direction: as many as there may be at a time, and as many
+/// again that the other side has reset.
+pub const H2_BODIES_MAX: usize = 2 * H2_CLIENT_STREAMS_MAX as usize;
+
 /// Streams that a client resets before anybody has looked at them: h2's own limit against rapid reset
 /// (CVE-2023-44487).
 pub const H2_RESETS_UNSEEN_MAX: usize = 20;

@@ -21,6 +21,7 @@ pub mod balance;
 pub mod budget;
 pub mod connect;
 pub mod discovery;
+mod followed;
 pub mod group;
 pub mod h1;
 pub mod h2;

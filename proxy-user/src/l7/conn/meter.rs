@@ -4,7 +4,7 @@
 //! hyper bounds streams, header lists and CONTINUATION frames and what it keeps of each; it answers any number of
 //! PING and SETTINGS frames and takes any number of resets that come at their own pace. Here every frame that carries
 //! no request has to be paid for: by frames that do, or by what we write, beyond an allowance. Only the nine bytes in
-//! front of each frame are looked at; hyper checks the frames themselves.
+//! front of each frame are looked at here; hyper checks the frames themselves, except for what [`Blocks`] knows.
 
 use std::io::IoSlice;
 
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::ConnState;
 use super::sent::Sent;
 use super::watched::PREFACE;
+use crate::l7::blocks::{Blocks, Head, Malformed, Sender};
 use crate::l7::limits;
 use crate::l7::refusal::Refusal;
 
@@ -23,82 +24,77 @@ const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-const HEAD: usize = 9;
 
 /// Reads along with hyper.
 pub struct Meter {
-    /// Bytes of the preface or of a frame that are not interesting.
-    skip: usize,
-    head: [u8; HEAD],
-    have: usize,
+    blocks: Blocks,
+    account: Account,
+    sent: Sent,
+}
+
+/// What the client may still send.
+struct Account {
     /// Frames that may still come without a request.
     credit: u32,
     resets: u32,
     refilled: Instant,
-    sent: Sent,
     /// A frame has come; the first must be SETTINGS (RFC 9113 §3.4).
     began: bool,
     /// Bytes of the head that is open.
     head_bytes: usize,
 }
 
+impl From<Malformed> for Refusal {
+    fn from(_: Malformed) -> Self {
+        Refusal::FrameInvalid
+    }
+}
+
 impl Default for Meter {
     fn default() -> Self {
         Meter {
-            skip: PREFACE.len(),
-            head: [0; HEAD],
-            have: 0,
-            credit: limits::H2_FRAMES_FREE,
-            resets: limits::H2_RESETS_BURST,
-            refilled: Instant::now(),
+            blocks: Blocks::new(Sender::Client, PREFACE.len()),
+            account: Account {
+                credit: limits::H2_FRAMES_FREE,
+                resets: limits::H2_RESETS_BURST,
+                refilled: Instant::now(),
+                began: false,
+                head_bytes: 0,
+            },
             sent: Sent::default(),
-            began: false,
-            head_bytes: 0,
         }
     }
 }
 
 impl Meter {
-    /// What the client sent. An error is to end the connection.
-    pub fn read(&mut self, mut bytes: &[u8], state: &ConnState) -> Result<(), Refusal> {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let length = self.skip.min(bytes.len());
-                self.skip -= length;
-                bytes = &bytes[length..];
-                continue;
-            }
-            let length = (HEAD - self.have).min(bytes.len());
-            self.head[self.have..self.have + length].copy_from_slice(&bytes[..length]);
-            self.have += length;
-            bytes = &bytes[length..];
-            if self.have == HEAD {
-                self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.frame(kind, flags, state)?;
-            }
-        }
-        Ok(())
+    /// What the client sent, on its way to hyper. An error is to end the connection.
+    pub fn read(&mut self, bytes: &mut [u8], state: &ConnState) -> Result<(), Refusal> {
+        let account = &mut self.account;
+        self.blocks.read(bytes, |head| account.frame(head, state))
     }
 
     /// Something was written; `tell` hears for which mistakes of the client streams were reset.
     pub fn wrote(&mut self, bufs: &[IoSlice<'_>], written: usize, tell: impl FnMut(Refusal)) {
-        self.earn();
+        self.account.earn();
         self.sent.wrote(bufs, written, tell);
     }
+}
 
+impl Account {
     fn earn(&mut self) {
         self.credit = (self.credit + limits::H2_FRAMES_PER_USEFUL).min(limits::H2_FRAMES_FREE);
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, state: &ConnState) -> Result<(), Refusal> {
+    fn frame(&mut self, head: &Head, state: &ConnState) -> Result<(), Refusal> {
+        let Head {
+            kind, flags, length, ..
+        } = *head;
         if !std::mem::replace(&mut self.began, true) && kind != SETTINGS {
             return Err(Refusal::FrameInvalid);
         }
         match kind {
-            HEADERS => self.head_bytes = self.skip,
-            CONTINUATION => self.head_bytes += self.skip,
+            HEADERS => self.head_bytes = length,
+            CONTINUATION => self.head_bytes += length,
             _ => {}
         }
         let ends_head = flags & END_HEADERS != 0;
@@ -115,7 +111,7 @@ impl Meter {
         }
         let is_useful = match kind {
             HEADERS => true,
-            DATA => self.skip > 0 || flags & END_STREAM != 0,
+            DATA => length > 0 || flags & END_STREAM != 0,
             _ => false,
         };
         if is_useful {
@@ -152,7 +148,8 @@ mod tests {
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let length = (payload as u32).to_be_bytes();
         let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
-        bytes.resize(HEAD + payload, 0xff);
+        let head = bytes.len();
+        bytes.resize(head + payload, 0x82);
         bytes
     }
 
@@ -162,13 +159,16 @@ mod tests {
         for cut in [1, 7, 9, 4096] {
             let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
             meter
-                .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+                .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
                 .unwrap();
-            let pings = frame(PING, 0, 8).repeat(limits::H2_FRAMES_FREE as usize - 1);
-            for part in pings.chunks(cut) {
+            let mut pings = frame(PING, 0, 8).repeat(limits::H2_FRAMES_FREE as usize - 1);
+            for part in pings.chunks_mut(cut) {
                 meter.read(part, &state).unwrap();
             }
-            assert_eq!(meter.read(&frame(PING, 0, 8), &state), Err(Refusal::FrameFlood));
+            assert_eq!(
+                meter.read(&mut frame(PING, 0, 8), &state),
+                Err(Refusal::FrameFlood)
+            );
         }
     }
 
@@ -176,46 +176,48 @@ mod tests {
     fn requests_and_what_we_write_pay_for_frames() {
         let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
         meter
-            .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+            .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
             .unwrap();
         for _ in 0..10 * limits::H2_FRAMES_FREE {
-            meter.read(&frame(8, 0, 4), &state).unwrap();
-            meter.read(&frame(8, 0, 4), &state).unwrap();
+            meter.read(&mut frame(8, 0, 4), &state).unwrap();
+            meter.read(&mut frame(8, 0, 4), &state).unwrap();
             meter.wrote(&[], 0, |_| {});
         }
-        let empty = frame(DATA, 0, 0).repeat(limits::H2_FRAMES_FREE as usize + 1);
-        assert_eq!(meter.read(&empty, &state), Err(Refusal::FrameFlood));
+        let mut empty = frame(DATA, 0, 0).repeat(limits::H2_FRAMES_FREE as usize + 1);
+        assert_eq!(meter.read(&mut empty, &state), Err(Refusal::FrameFlood));
     }
 
     #[test]
     fn resets_have_a_rate() {
         let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
         meter
-            .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+            .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
             .unwrap();
         let pair = [
             frame(HEADERS, END_HEADERS | END_STREAM, 3),
             frame(RST_STREAM, 0, 4),
         ]
         .concat();
-        let outcome = meter.read(&pair.repeat(2 * limits::H2_RESETS_BURST as usize), &state);
+        let outcome = meter.read(&mut pair.repeat(2 * limits::H2_RESETS_BURST as usize), &state);
         assert_eq!(outcome, Err(Refusal::ResetFlood));
-        let later = meter.refilled + std::time::Duration::from_secs(1);
-        assert!(meter.reset(later).is_some());
-        assert_eq!(meter.resets, limits::H2_RESETS_PER_SECOND - 1);
+        let later = meter.account.refilled + std::time::Duration::from_secs(1);
+        assert!(meter.account.reset(later).is_some());
+        assert_eq!(meter.account.resets, limits::H2_RESETS_PER_SECOND - 1);
     }
 
     #[test]
     fn a_head_that_does_not_end_is_seen() {
         let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
         meter
-            .read(&[PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
+            .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
             .unwrap();
-        meter.read(&frame(HEADERS, 0, 3), &state).unwrap();
+        meter.read(&mut frame(HEADERS, 0, 3), &state).unwrap();
         assert!(state.head_ms.load(super::super::Relaxed) > 0);
-        meter.read(&frame(CONTINUATION, 0, 3), &state).unwrap();
+        meter.read(&mut frame(CONTINUATION, 0, 3), &state).unwrap();
         assert!(state.head_ms.load(super::super::Relaxed) > 0);
-        meter.read(&frame(CONTINUATION, END_HEADERS, 3), &state).unwrap();
+        meter
+            .read(&mut frame(CONTINUATION, END_HEADERS, 3), &state)
+            .unwrap();
         assert_eq!(state.head_ms.load(super::super::Relaxed), 0);
     }
 }

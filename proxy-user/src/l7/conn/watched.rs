@@ -105,7 +105,7 @@ impl<T: Transport> AsyncRead for Watched<T> {
         let this = self.get_mut();
         let from = buf.filled().len();
         ready!(this.read(cx, buf))?;
-        let new = &buf.filled()[from..];
+        let new = &mut buf.filled_mut()[from..];
         if !new.is_empty() {
             this.state.bytes_arrived();
             this.counters.bytes_in.add(new.len() as u64);

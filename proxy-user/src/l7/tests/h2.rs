@@ -9,6 +9,7 @@ mod frames;
 mod grpc;
 mod readers;
 mod rules;
+mod trailers;
 
 use frames::Outcome;
 

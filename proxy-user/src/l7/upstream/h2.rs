@@ -10,6 +10,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
+use super::followed::Followed;
 use super::io::Stream;
 use crate::l7::body::ToUpstream;
 use crate::l7::limits;
@@ -45,7 +46,7 @@ impl Shared {
             .max_header_list_size(limits::HEAD_BYTES_MAX as u32)
             .keep_alive_interval(limits::H2_PING_INTERVAL)
             .keep_alive_timeout(limits::H2_PING_TIMEOUT)
-            .handshake(TokioIo::new(io))
+            .handshake(TokioIo::new(Followed::new(io)))
             .await?;
         tokio::task::spawn_local(async move {
             // Errors reach the requests that are on the connection.

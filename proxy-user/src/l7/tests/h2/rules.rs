@@ -372,9 +372,28 @@ fn heads_are_as_section_8_has_them() {
             &[trailers(END_HEADERS, &[("x", "1")])],
         ),
         served("8.1: trailers", &[trailers(WHOLE, &[("x", "1")])]),
-        served(
-            "8.1: a pseudo field in trailers, which nobody gets to see",
+        resets(
+            "8.1: a pseudo field in trailers",
+            PROTOCOL,
             &[trailers(WHOLE, &[(":method", "GET")])],
+        ),
+        resets(
+            "8.1: a pseudo field of the table in trailers, behind a body",
+            PROTOCOL,
+            &[
+                post(1, &[]),
+                frame(DATA, 0, 1, b"x"),
+                frame(HEADERS, WHOLE, 1, &[0x88]),
+            ],
+        ),
+        resets(
+            "8.1: a pseudo field in trailers of two frames",
+            PROTOCOL,
+            &[
+                post(1, &[]),
+                frame(HEADERS, END_STREAM, 1, &block(&[("x", "1")])),
+                frame(CONTINUATION, END_HEADERS, 1, &block(&[(":path", "/")])),
+            ],
         ),
         resets(
             "8.1.1: more than Content-Length",
