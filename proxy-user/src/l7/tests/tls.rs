@@ -17,6 +17,7 @@ use crate::l7::tls::testing::{Authority, self_signed};
 
 mod admin;
 mod clients;
+mod tunnels;
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
