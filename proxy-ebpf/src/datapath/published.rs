@@ -587,10 +587,12 @@ pub fn refuse(packet: &Packet, reason: Counter) -> Action {
     }
 }
 
+/// A packet for a task that is not here. Its client's SYN or datagram comes again, and then the entry node has heard
+/// that the task is gone and chooses another, or this one has heard of a new task: an answer would only make a failure
+/// of what is a delay. What belongs to a connection is refused, because nothing brings that back.
 #[inline(always)]
 fn refuse_tunnelled(packet: &Packet) -> Action {
-    // UDP: an ICMP error would need a tunnel form of its own; the client's next datagram chooses again.
-    if packet.protocol == PROTO_TCP {
+    if packet.protocol == PROTO_TCP && !packet.is_syn() {
         refuse(packet, Counter::TunnelUnknownTask)
     } else {
         Action::drop(Counter::TunnelUnknownTask)

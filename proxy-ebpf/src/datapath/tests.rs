@@ -226,8 +226,13 @@ fn refusals_have_a_reason_and_resets_are_never_answered() {
         Action::refuse(Counter::NoTunnel)
     );
     assert_eq!(
-        from_tunnel(&empty, &ENV, &packet(PROTO_TCP, TCP_SYN), 7, PEER),
+        from_tunnel(&empty, &ENV, &packet(PROTO_TCP, TCP_ACK), 7, PEER),
         Action::refuse(Counter::TunnelUnknownTask)
+    );
+    // The client sends it again, and by then somebody knows better.
+    assert_eq!(
+        from_tunnel(&empty, &ENV, &packet(PROTO_TCP, TCP_SYN), 7, PEER),
+        Action::drop(Counter::TunnelUnknownTask)
     );
     assert_eq!(
         from_tunnel(&empty, &ENV, &packet(PROTO_UDP, 0), 7, PEER),

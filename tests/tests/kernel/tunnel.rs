@@ -113,14 +113,15 @@ fn an_unknown_task_or_flow_is_counted_and_goes_nowhere() {
     in_namespace(|| {
         let node = Node::new();
         node.send(8, &tcp((CLIENT, PORT), (OTHER_NODE, 80), SYN));
+        node.send(8, &tcp((CLIENT, PORT), (OTHER_NODE, 80), ACK));
         node.send(8, &udp((CLIENT, PORT), (OTHER_NODE, 80), b"x"));
         node.send(0, &tcp((NODE, 80), (CLIENT, PORT), ACK));
         node.send(7, &[0; 60]);
         // Loopback delivers in order: once this one is out, the others have been decided.
         node.send(7, &tcp((CLIENT, PORT), (OTHER_NODE, 80), SYN));
         assert_eq!(see(&node.task.next()).to, (TASK, 8080));
-        assert_eq!(node.world.counter(Counter::TunnelUnknownTask), 2);
-        // The reply without a flow, and the RST for the unknown task: the peer it goes back to is this node.
+        assert_eq!(node.world.counter(Counter::TunnelUnknownTask), 3);
+        // The reply without a flow, and the RST for the segment, but none for the SYN that will come again: the peer it goes back to is this node.
         assert_eq!(node.world.counter(Counter::TunnelUnknownFlow), 2);
         assert_eq!(node.world.counter(Counter::TunnelNotOurs), 1);
     });
