@@ -5,7 +5,8 @@
 //! inspected verbosely, which gives services with VIP, tasks and their nodes; the containers of this engine, for
 //! namespaces and addresses. On managers also services and tasks, for what the first two do not know: protocols
 //! of published ports, services without tasks, and which tasks are on their way out. On workers the first are
-//! guessed and the second remembered (`memory`). The answers are read as plain JSON and not through
+//! guessed, the second remembered (`memory`), and the third are those that the engine's DNS does not name
+//! (`enabled`). The answers are read as plain JSON and not through
 //! typed clients: engines from 20.10 to 29 differ in fields that Portico does not look at, and a typed client
 //! fails on the whole answer when one of them has another type.
 //!
@@ -13,6 +14,7 @@
 //! answers become a snapshot by a pure function; it is reported when it differs from the last one. Joining and
 //! leaving of remote tasks has no event anywhere, so the timer is needed.
 
+mod enabled;
 mod memory;
 pub mod translate;
 pub mod watch;

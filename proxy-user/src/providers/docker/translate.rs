@@ -22,6 +22,7 @@ use std::{
 use listed::Listed;
 use serde_json::Value;
 
+use super::enabled::Enabled;
 use crate::model::{
     Snapshot,
     snapshot::{
@@ -44,6 +45,8 @@ pub struct Engine {
     pub services: Option<Value>,
     /// `/tasks` whose desired state is running, on managers.
     pub running: Option<Value>,
+    /// What the engine's DNS names, on workers.
+    pub enabled: Enabled,
 }
 
 /// A container.
@@ -100,6 +103,7 @@ pub fn translate(engine: &Engine) -> Snapshot {
     networks.sort_by_key(|network| network["Name"].as_str());
     for network in networks {
         builder.services(network);
+        builder.disabled(engine, network);
     }
     let listed = listed::read(engine.services.as_ref());
     builder.listed_vips(&listed, &engine.networks);
@@ -294,6 +298,20 @@ impl Builder {
             entry.networks.push((network.into(), address.into()));
         }
         Some(name.into())
+    }
+
+    /// Tasks that the engine's DNS does not name any more are on their way out, on every network that they are on.
+    fn disabled(&mut self, engine: &Engine, network: &Value) {
+        let id = network["Id"].as_str().unwrap_or_default();
+        for (service, entry) in network["Services"].as_object().into_iter().flatten() {
+            for task in entry["Tasks"].as_array().into_iter().flatten() {
+                let address = task["EndpointIP"].as_str().unwrap_or_default();
+                let known = task["Name"].as_str().and_then(|name| self.tasks.get_mut(name));
+                if let Some(known) = known.filter(|_| engine.is_disabled(id, service, address)) {
+                    known.draining = true;
+                }
+            }
+        }
     }
 
     /// VIPs of the services that a manager lists, in the networks that this node takes part in: also of those

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{
+    enabled::{self, Enabled},
     memory::Memory,
     translate::{Container, Engine, own_address, translate},
 };
@@ -190,6 +191,11 @@ impl Watcher {
         } else {
             (None, None)
         };
+        // What a manager says of a task is more: that it is to leave, before its node has been told.
+        let enabled = match &running {
+            Some(_) => Enabled::new(),
+            None => enabled::ask(&networks, &containers).await,
+        };
         Ok(Engine {
             info,
             networks,
@@ -197,6 +203,7 @@ impl Watcher {
             host_ports,
             services,
             running,
+            enabled,
         })
     }
 

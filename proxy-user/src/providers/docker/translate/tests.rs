@@ -51,6 +51,7 @@ fn engine() -> Engine {
         host_ports: BTreeSet::new(),
         services: None,
         running: None,
+        enabled: Enabled::new(),
     }
 }
 
@@ -293,4 +294,31 @@ fn labels_set_the_policy_and_a_manager_sees_those_of_the_service() {
         refusals.iter().any(|refusal| refusal.field == "allow[0]"),
         "{refusals:?}"
     );
+}
+
+#[test]
+fn a_task_that_dns_does_not_name_takes_no_new_flow_on_any_network() {
+    let mut engine = engine();
+    let draining = |engine: &Engine| {
+        let snapshot = translate(engine);
+        let of_web = snapshot.tasks.iter().filter(|task| task.name.starts_with("web."));
+        of_web
+            .map(|task| (task.name.clone(), task.draining))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let find = |found: &BTreeMap<String, bool>, name: &str| found.get(name).copied();
+    let found = draining(&engine);
+    assert_eq!(find(&found, "web.1.aaa"), Some(false), "nothing was asked");
+    let about = ("net1".to_owned(), "web".to_owned());
+    let named = |addresses: &[&str]| addresses.iter().map(|address| (*address).to_owned()).collect();
+    // The remote one is told to end: it is one task on two networks.
+    engine.enabled.insert(about.clone(), named(&["10.0.1.5"]));
+    let found = draining(&engine);
+    assert_eq!(find(&found, "web.1.aaa"), Some(false));
+    assert_eq!(find(&found, "web.2.bbb"), Some(true));
+    // And this node's own.
+    engine.enabled.insert(about, named(&["10.0.1.6"]));
+    let found = draining(&engine);
+    assert_eq!(find(&found, "web.1.aaa"), Some(true));
+    assert_eq!(find(&found, "web.2.bbb"), Some(false));
 }
