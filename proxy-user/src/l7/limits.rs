@@ -150,6 +150,14 @@ pub const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Bytes of an answer to such a question that are read: the status is in the first 12.
 pub const HEALTH_ANSWER_BYTES: usize = 1024;
 
+/// How long a connect to a virtual IP waits before another one begins beside it: a packet to a replica on a dead node
+/// is never answered, and the kernel gives the next connect to another replica. As long as TCP waits for the answer to
+/// its first packet, so that a slow replica costs nothing but a connection.
+pub const CONNECT_STAGGER: Duration = Duration::from_secs(1);
+
+/// Connects of one request that wait at a time: with the default timeout of five seconds, one each second.
+pub const CONNECTS_BESIDE_MAX: usize = 5;
+
 /// How long a task that let a connect time out is not asked again: meanwhile requests fail at once.
 pub const MUTE_TIME: Duration = Duration::from_secs(1);
 

@@ -396,12 +396,21 @@ impl Group {
     }
 
     async fn open(&self, worker: &Worker, task: &Task, pick: Pick) -> Result<Connected, Failed> {
-        let connected = tokio::time::timeout(
-            self.target.timeout_connect,
-            connect::connect(task.address, &self.target, pick.peers.as_ref()),
-        );
+        let began = Instant::now();
+        let attempt = async || connect::connect(task.address, &self.target, pick.peers.as_ref()).await;
+        let connected = tokio::time::timeout(self.target.timeout_connect, async {
+            match self.target.discovery {
+                target::Discovery::Tasks => attempt().await,
+                // Who does not answer is one of several.
+                target::Discovery::Vip => {
+                    let again = || worker.counters.upstream_connect_retries.up();
+                    connect::staggered(limits::CONNECT_STAGGER, attempt, again).await
+                }
+            }
+        });
         let (refusal, is_final) = match connected.await {
             Ok(Ok(connected)) => {
+                task.answered(Instant::now());
                 worker.counters.upstream_connects.up();
                 return Ok(connected);
             }
@@ -410,7 +419,7 @@ impl Group {
                 (Refusal::UpstreamUnreachable, connect::is_local(&error))
             }
             Err(_) => {
-                task.fell_mute(Instant::now());
+                task.let_time_out(began, Instant::now());
                 // Where there is only one, another attempt would wait as long.
                 (Refusal::UpstreamConnectTimeout, self.tasks.borrow().len() == 1)
             }

@@ -41,6 +41,8 @@ pub struct Task {
     pub is_passed_over: Cell<bool>,
     /// It did not answer a connect, and is not asked again until then.
     mute_until: Cell<Option<Instant>>,
+    /// When it last took a connection.
+    answered_at: Cell<Option<Instant>>,
 }
 
 /// An HTTP/1.1 connection that is idle or leased.
@@ -100,6 +102,7 @@ impl Task {
             is_gone: Cell::new(false),
             is_passed_over: Cell::new(false),
             mute_until: Cell::new(None),
+            answered_at: Cell::new(None),
         }
     }
 
@@ -116,9 +119,18 @@ impl Task {
         Busy(self.clone())
     }
 
-    /// It let a connect time out.
-    pub fn fell_mute(&self, now: Instant) {
-        self.mute_until.set(Some(now + limits::MUTE_TIME));
+    /// It let a connect time out that began at a moment. If it has taken another one since, it is not mute: behind a
+    /// virtual IP one of several replicas may be dead, and the next connection goes to another.
+    pub fn let_time_out(&self, began: Instant, now: Instant) {
+        if self.answered_at.get().is_none_or(|at| at < began) {
+            self.mute_until.set(Some(now + limits::MUTE_TIME));
+        }
+    }
+
+    /// It took a connection.
+    pub fn answered(&self, now: Instant) {
+        self.answered_at.set(Some(now));
+        self.mute_until.set(None);
     }
 
     /// Whether a connect to it would be likely to wait in vain.
@@ -228,5 +240,25 @@ impl Candidate for Rc<Task> {
 
     fn token(&self) -> u64 {
         self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_dead_replica_does_not_make_a_virtual_ip_mute() {
+        let address = "10.0.1.2:80".parse().unwrap();
+        let task = Task::new(address, 0, Duration::ZERO, None);
+        let began = Instant::now();
+        let second = Duration::from_secs(1);
+        task.answered(began + second);
+        task.let_time_out(began, began + second * 5);
+        assert!(!task.is_mute(), "another connect was answered meanwhile");
+        task.let_time_out(began + second * 2, began + second * 7);
+        assert!(task.is_mute(), "nobody has answered since");
+        task.answered(began + second * 7);
+        assert!(!task.is_mute(), "and here somebody does");
     }
 }
