@@ -5,7 +5,14 @@
 //! `db` is the database: a line protocol on TCP :27017. `udp` and `hold` are the clients that the labs need and
 //! that curl cannot be: one UDP question with its answer, and a TCP connection that stays open.
 
-use std::{convert::Infallible, env, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    convert::Infallible,
+    env,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -32,6 +39,8 @@ const LINE_BYTES_MAX: usize = 4096;
 const DB_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the service goes on after SIGTERM; shorter than the labs' and Docker's patience (10 s).
 const DRAIN: Duration = Duration::from_secs(2);
+/// SIGTERM has come.
+static LEAVING: AtomicBool = AtomicBool::new(false);
 /// Patience of the `udp` client.
 const UDP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -67,10 +76,12 @@ async fn run(args: &[String]) -> Result<()> {
 /// Ends the process on SIGTERM: the first process of a container has no default action for it.
 ///
 /// The service goes on serving for `drain`: whoever balances over the tasks learns of the end only now, and a
-/// well-behaved server does not refuse the connections that are still on their way.
+/// well-behaved server does not refuse the connections that are still on their way, and ends those that it has with
+/// an answer that says so, not in the middle of a question.
 async fn terminated(drain: Duration) -> Result<()> {
     let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     signal.recv().await;
+    LEAVING.store(true, Ordering::Relaxed);
     tokio::time::sleep(drain).await;
     std::process::exit(0);
 }
@@ -127,9 +138,11 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr) -> Result<Response
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    let headers = response.headers_mut();
+    headers.insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    if LEAVING.load(Ordering::Relaxed) {
+        headers.insert("connection", hyper::header::HeaderValue::from_static("close"));
+    }
     Ok(response)
 }
 
