@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod cases;
+mod chaos;
 mod cmd;
 mod deb;
 mod demo;
@@ -61,6 +62,8 @@ enum Verb {
         #[command(subcommand)]
         verb: lab::Verb,
     },
+    /// What a deploy, a crash and a lost node cost, in failed requests
+    Chaos(chaos::Args),
     /// The tour, step by step, on three nodes
     Demo(demo::Args),
     /// Feed parsers and the proxy with mutated inputs
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Image => image::run(),
         Verb::Deb(args) => deb::run(&args),
         Verb::Lab { verb } => lab::run(&verb),
+        Verb::Chaos(args) => chaos::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Test(args) => test::run(&args),

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use super::{
     Engine,
@@ -64,25 +65,7 @@ pub fn create(state: &mut State) -> Result<()> {
     for node in NODES {
         start_engine(state, node)?;
     }
-    for node in NODES {
-        let process = &state.processes[&engine_name(node)];
-        wait(&format!("engine of {node}"), ENGINE_START, || {
-            if !process.is_alive() {
-                bail!(
-                    "the engine of {node} has ended; {} says:\n{}",
-                    log(node).display(),
-                    super::tail(&log(node))
-                );
-            }
-            let output = cmd::output(client(node).arg("version"))?;
-            let answer = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Ok(if output.status.success() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending(answer)
-            })
-        })?;
-    }
+    NODES.into_iter().try_for_each(|node| wait_engine(state, node))?;
     step("docker swarm init on node-1, join on node-2 and node-3");
     cmd::text(client("node-1").args(["swarm", "init", "--advertise-addr", &node_address(0)]))?;
     let token = cmd::text(client("node-1").args(["swarm", "join-token", "--quiet", "worker"]))?;
@@ -97,6 +80,33 @@ pub fn create(state: &mut State) -> Result<()> {
         ];
         cmd::text(client(node).args(join).arg(format!("{}:2377", node_address(0))))?;
     }
+    wait_nodes_ready()?;
+    import_images()
+}
+
+/// Waits until an engine answers.
+fn wait_engine(state: &State, node: &str) -> Result<()> {
+    let process = &state.processes[&engine_name(node)];
+    wait(&format!("engine of {node}"), ENGINE_START, || {
+        if !process.is_alive() {
+            bail!(
+                "the engine of {node} has ended; {} says:\n{}",
+                log(node).display(),
+                super::tail(&log(node))
+            );
+        }
+        let output = cmd::output(client(node).arg("version"))?;
+        let answer = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Ok(if output.status.success() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending(answer)
+        })
+    })
+}
+
+/// Waits until the manager takes all nodes for ready.
+pub fn wait_nodes_ready() -> Result<()> {
     wait("three ready nodes", ENGINE_START, || {
         let nodes =
             cmd::text(client("node-1").args(["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]))?;
@@ -106,8 +116,24 @@ pub fn create(state: &mut State) -> Result<()> {
         } else {
             Poll::Pending(nodes.replace('\n', "; "))
         })
-    })?;
-    import_images()
+    })
+}
+
+/// How long an engine may take to stop its containers.
+const ENGINE_STOP: Duration = Duration::from_secs(60);
+
+/// Stops a node's engine as its service manager would: its containers end with it.
+pub fn stop_engine(state: &State, node: &str) -> Result<()> {
+    let process = state.processes.get(&engine_name(node));
+    process
+        .with_context(|| format!("no engine on {node}"))?
+        .stop(ENGINE_STOP)
+}
+
+/// Starts an engine that was stopped, with what it had.
+pub fn start_engine_again(state: &mut State, node: &str) -> Result<()> {
+    start_engine(state, node)?;
+    wait_engine(state, node)
 }
 
 fn engine_name(node: &str) -> String {
@@ -232,6 +258,38 @@ pub fn wait_converged(name: &str, replicas: usize) -> Result<()> {
             cmd::text(client("node-1").args(["service", "ps", "--no-trunc", name])).unwrap_or_default();
         error.context(tasks)
     })
+}
+
+/// How long a rolling update may take.
+const UPDATED: Duration = Duration::from_secs(180);
+
+/// Replaces every task of a service, as an update of its image does.
+pub fn update(name: &str) -> Result<()> {
+    let status = || {
+        let format = "{{if .UpdateStatus}}{{.UpdateStatus.State}} {{.UpdateStatus.StartedAt}}{{end}}";
+        cmd::text(client("node-1").args(["service", "inspect", "--format", format, name]))
+    };
+    let before = status()?;
+    cmd::text(client("node-1").args(["service", "update", "--force", "--detach", name]))?;
+    wait(&format!("update of {name}"), UPDATED, || {
+        let now = status()?;
+        match now.split_whitespace().next() {
+            Some("completed") if now != before => Ok(Poll::Ready(())),
+            Some("paused" | "rollback_started" | "rollback_paused") => bail!("the update is {}", now.trim()),
+            _ => Ok(Poll::Pending(now.trim().to_owned())),
+        }
+    })
+}
+
+/// How many tasks of a service an engine lists on another node, in the ingress network.
+pub fn tasks_listed(engine: &str, service: &str, node: &str) -> Result<usize> {
+    let text = cmd::text(client(engine).args(["network", "inspect", "--verbose", "ingress"]))?;
+    let networks: Value = serde_json::from_str(&text).context("docker network inspect")?;
+    let index = NODES.iter().position(|name| *name == node).unwrap_or_default();
+    let address = node_address(index);
+    let tasks = networks[0]["Services"][service]["Tasks"].as_array();
+    let there = |task: &&Value| task["Info"]["Host IP"] == address.as_str();
+    Ok(tasks.into_iter().flatten().filter(there).count())
 }
 
 /// A running container of a service.

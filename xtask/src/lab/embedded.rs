@@ -23,7 +23,12 @@ use super::{
     spec,
     state::{self, State, write_atomically},
 };
-use crate::{cmd, paths};
+use crate::{
+    cmd, paths,
+    progress::{Poll, wait},
+};
+
+pub mod trouble;
 
 /// Networks with their first three octets, in order of their VXLAN network identifiers.
 const NETWORKS: [(&str, &str); 3] = [("ingress", "10.0.0"), ("proxy", "10.0.1"), ("go-demo", "10.0.2")];
@@ -35,6 +40,8 @@ const OVERLAY_MTU: usize = 1450;
 const GATEWAY_PREFIX: &str = "172.18.0";
 /// How long a task may take to end when it is removed.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long a task may take until it listens, on a busy machine.
+const LISTENING: Duration = Duration::from_secs(15);
 
 /// What runs in the embedded cluster.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -42,6 +49,9 @@ pub struct Cluster {
     pub services: Vec<Service>,
     /// Last host number given out, per network and per node's gateway bridge.
     last_address: BTreeMap<String, u8>,
+    /// The node that the cluster takes for dead: its tasks are in no file, and its own file stays as it is.
+    #[serde(default)]
+    lost: Option<String>,
 }
 
 /// A service with what the cluster gave it.
@@ -228,7 +238,7 @@ pub fn scale(state: &mut State, name: &str, replicas: usize) -> Result<()> {
     }
     // Names first: a task finds every other task in its hosts file from its first line on.
     write_hosts(&state.cluster)?;
-    let started: Vec<Task> = state
+    let mut started: Vec<Task> = state
         .cluster
         .service(name)?
         .tasks
@@ -236,41 +246,72 @@ pub fn scale(state: &mut State, name: &str, replicas: usize) -> Result<()> {
         .skip(running)
         .cloned()
         .collect();
-    for task in started {
-        let process = start_task(&state.cluster, name, &task)?;
-        let mine = |other: &&mut Task| other.name == task.name;
-        if let Some(task) = state.cluster.service(name)?.tasks.iter_mut().find(mine) {
-            task.process = Some(process);
-        }
-        state.save()?;
+    for task in &mut started {
+        start_again(state, name, task)?;
     }
-    remove_tasks(state, name, replicas)?;
+    started.iter().try_for_each(wait_listening)?;
+    let service = state.cluster.service(name)?;
+    let surplus: Vec<String> = service
+        .tasks
+        .iter()
+        .skip(replicas)
+        .map(|task| task.name.clone())
+        .collect();
+    remove_tasks(state, name, &surplus)?;
     state.save()?;
     write_config(&state.cluster)
 }
 
-/// Takes tasks away in the order in which Swarm does: no new flows, then gone for the agents, then ended.
-fn remove_tasks(state: &mut State, name: &str, replicas: usize) -> Result<()> {
-    let service = state.cluster.service(name)?;
-    if service.tasks.len() <= replicas {
+/// Starts a task's process and remembers it.
+fn start_again(state: &mut State, service: &str, task: &mut Task) -> Result<()> {
+    task.process = Some(start_task(&state.cluster, service, task)?);
+    let tasks = &mut state.cluster.service(service)?.tasks;
+    if let Some(known) = tasks.iter_mut().find(|known| known.name == task.name) {
+        known.process.clone_from(&task.process);
+    }
+    state.save()
+}
+
+/// Nobody is sent to a task before it can answer: an orchestrator knows that by its health check, the lab by looking.
+fn wait_listening(task: &Task) -> Result<()> {
+    /// The state of a listening socket in proc_net_tcp(5), the fourth field.
+    const LISTEN: &str = "0A";
+    wait(&format!("{} listens", task.name), LISTENING, || {
+        if task.process.as_ref().is_some_and(|process| !process.is_alive()) {
+            bail!("{} has ended: {}", task.name, super::tail(&task.log()));
+        }
+        let sockets = net::inside(&task.namespace(), &["cat", "/proc/net/tcp", "/proc/net/tcp6"])?;
+        let listens = |line: &str| line.split_whitespace().nth(3) == Some(LISTEN);
+        Ok(if sockets.lines().any(listens) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending("nothing listens".to_owned())
+        })
+    })
+}
+
+/// Takes tasks away in the order in which Swarm does: no new flows, then told to end, then gone for the agents.
+fn remove_tasks(state: &mut State, name: &str, names: &[String]) -> Result<()> {
+    if names.is_empty() {
         return Ok(());
     }
-    service
-        .tasks
-        .iter_mut()
-        .skip(replicas)
-        .for_each(|task| task.draining = true);
-    write_config(&state.cluster)?;
-    let removed = state.cluster.service(name)?.tasks.split_off(replicas);
+    let chosen = |task: &Task| names.contains(&task.name);
+    for task in &mut state.cluster.service(name)?.tasks {
+        task.draining |= chosen(task);
+    }
     write_config(&state.cluster)?;
     write_hosts(&state.cluster)?;
-    for task in removed {
-        if let Some(process) = &task.process {
-            process.stop(STOP_GRACE)?;
-        }
-        net::delete_namespace(&net::namespace(&task.namespace()))?;
-    }
-    Ok(())
+    let tasks = &state.cluster.service(name)?.tasks;
+    let leaving: Vec<Task> = tasks.iter().filter(|task| chosen(task)).cloned().collect();
+    let processes = || leaving.iter().filter_map(|task| task.process.as_ref());
+    // All are told before one is waited for.
+    processes().for_each(|process| process.signal(libc::SIGTERM));
+    processes().try_for_each(|process| process.stop(STOP_GRACE))?;
+    state.cluster.service(name)?.tasks.retain(|task| !chosen(task));
+    write_config(&state.cluster)?;
+    leaving
+        .iter()
+        .try_for_each(|task| net::delete_namespace(&net::namespace(&task.namespace())))
 }
 
 fn new_task(cluster: &mut Cluster, name: &str) -> Result<Task> {
@@ -414,6 +455,7 @@ fn write_hosts(cluster: &Cluster) -> Result<()> {
             for address in service
                 .tasks
                 .iter()
+                .filter(|other| !other.draining)
                 .filter_map(|other| other.networks.get(network))
             {
                 writeln!(hosts, "{address} tasks.{}", service.spec.name)?;
@@ -431,6 +473,9 @@ fn write_hosts(cluster: &Cluster) -> Result<()> {
 /// Writes `portico.toml` of every node.
 pub fn write_config(cluster: &Cluster) -> Result<()> {
     for node in NODES {
+        if cluster.lost.as_deref() == Some(node) {
+            continue;
+        }
         let folder = state::folder(Engine::Embedded).join(node);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         write_atomically(&folder.join("portico.toml"), config(cluster, node)?.as_bytes())?;
@@ -450,8 +495,9 @@ fn config(cluster: &Cluster, node: &str) -> Result<String> {
     for (network, _) in NETWORKS {
         write!(toml, "\n[[networks]]\nname = \"{network}\"\n")?;
     }
+    let there = |task: &&Task| cluster.lost.as_ref() != Some(&task.node);
     for service in &cluster.services {
-        for task in &service.tasks {
+        for task in service.tasks.iter().filter(there) {
             write!(
                 toml,
                 "\n[[tasks]]\nname = \"{}\"\nnode = \"{}\"\n",
@@ -473,7 +519,8 @@ fn config(cluster: &Cluster, node: &str) -> Result<String> {
                 port.published, port.target, port.protocol
             )
         });
-        let tasks = service.tasks.iter().map(|task| format!("\"{}\"", task.name));
+        let tasks = service.tasks.iter().filter(there);
+        let tasks = tasks.map(|task| format!("\"{}\"", task.name));
         write!(
             toml,
             "\n[[services]]\nname = \"{}\"\nvips = {}\n",

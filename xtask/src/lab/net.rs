@@ -73,6 +73,12 @@ pub fn create_lan() -> Result<()> {
     Ok(())
 }
 
+/// Pulls a node's cable, or puts it back.
+pub fn set_link(node: &str, up: bool) -> Result<()> {
+    let state = if up { "up" } else { "down" };
+    batch("lan", &format!("link set p-{node} {state}\n"))
+}
+
 /// Adds a namespace with its loopback up.
 pub fn add_namespace(name: &str) -> Result<()> {
     cmd::text(cmd::lab("ip").args(["netns", "add", &namespace(name)]))?;
