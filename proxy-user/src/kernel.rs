@@ -4,7 +4,8 @@
 //! Life of the kernel state. [`start()`] makes sure that the machine has what is needed, creates the tunnel device,
 //! opens or creates the pinned maps, loads the programs or takes the pinned ones when they are the same, and
 //! attaches what is not attached. From then on the reconciler changes maps and task attachments through
-//! [`dataplane`]. When the agent ends, everything stays: the pins hold maps, programs and links.
+//! [`dataplane`]. When the agent ends, everything stays: the pins hold maps, programs and links. [`uninstall`] finds
+//! and removes it.
 //!
 //! Pins, below `--bpffs`, by ABI version: `v1/maps/NAME`, `v1/programs/HASH/NAME` (hash of object and settings),
 //! `v1/links/NAME`.
@@ -21,6 +22,7 @@ pub mod object;
 pub mod parts;
 pub mod pins;
 mod shared;
+pub mod uninstall;
 pub mod xdp;
 
 pub use parts::{KernelParts, Options, start};

@@ -2,6 +2,7 @@
 //! `portico node`.
 
 mod ipvs;
+mod uninstall;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -75,12 +76,24 @@ pub struct Args {
     /// Serve Prometheus metrics on this address (for example 127.0.0.1:9464) [default: none]
     #[arg(long, value_name = "ADDR", env = "PORTICO_METRICS")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    uninstall: uninstall::Args,
+}
+
+impl Args {
+    /// Whether it is not for running an agent.
+    pub(super) fn uninstalls(&self) -> bool {
+        self.uninstall.uninstall
+    }
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<(), Exit> {
     super::log::init();
     doctor::require_capabilities()?;
+    if args.uninstalls() {
+        return args.uninstall.run(&args.bpffs, &args.state, &args.socket);
+    }
     let cgroup = match args.cgroup {
         Some(ref path) => path.clone(),
         // IPVS needs none.

@@ -39,6 +39,9 @@ pub fn run(args: Args) -> Result<(), Exit> {
         Ok(parsed) => parsed.args,
         Err(error) => return Err(Exit::Usage(error.to_string())),
     };
+    if args.node.uninstalls() {
+        return Err(Exit::Usage("--uninstall belongs to portico node".into()));
+    }
     let (ended, endings) = mpsc::channel();
     for (name, work) in [
         (

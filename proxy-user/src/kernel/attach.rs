@@ -9,7 +9,7 @@
 use std::{
     fs, io,
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -90,11 +90,30 @@ pub fn ingress(
     let interface = interface_name(ifindex).map_err(pin_error)?;
     match attach_ingress(&interface, program, same)? {
         Attached::Link(link) => pin(links, name, |path| link.pin(path).map(|_| ()))?,
-        Attached::Filter { new } if same => return Ok(new),
-        Attached::Filter { .. } => pin(links, name, |path| program.pin(path))?,
+        Attached::Filter(made) => {
+            if made.qdisc
+                && let Some(mark) = qdisc_mark(links, ifindex)
+            {
+                fs::create_dir_all(mark).map_err(pin_error)?;
+            }
+            if same {
+                return Ok(made.filter);
+            }
+            pin(links, name, |path| program.pin(path))?;
+        }
     }
     Ok(true)
 }
+
+/// A directory that says that the interface's clsact qdisc is of our making. Beside the versions of the ABI, so that
+/// all of them find it; like the qdisc it is gone after the next boot.
+pub fn qdisc_mark(links: &Path, ifindex: u32) -> Option<PathBuf> {
+    let bpffs = links.parent()?.parent()?;
+    Some(bpffs.join(QDISC_MARKS).join(ifindex.to_string()))
+}
+
+/// Directory of these marks.
+pub const QDISC_MARKS: &str = "clsact";
 
 /// How long an interface may take to be free of our own old link.
 const LET_GO_TIME_MAX: Duration = Duration::from_secs(1);
@@ -153,10 +172,7 @@ pub enum Attached {
     /// A tcx link, gone with its last descriptor or pin.
     Link(FdLink),
     /// A clsact filter, gone with its interface.
-    Filter {
-        /// It was not there before.
-        new: bool,
-    },
+    Filter(clsact::Made),
 }
 
 /// Attaches a tc program to an interface's ingress, by whatever the kernel has. A clsact filter that is there
@@ -171,8 +187,8 @@ pub fn attach_ingress(
         source,
     };
     if !clsact::has_tcx() {
-        let new = clsact::attach(interface, program, same).map_err(|e| error(Box::new(e)))?;
-        return Ok(Attached::Filter { new });
+        let made = clsact::attach(interface, program, same).map_err(|e| error(Box::new(e)))?;
+        return Ok(Attached::Filter(made));
     }
     let link = program
         .attach_with_options(

@@ -12,6 +12,10 @@ use aya::programs::{
     links::Link as _,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::tc::{TcAttribute, TcHandle as NetlinkTcHandle};
+
+use super::netlink;
 
 /// Our filter's priority: "PO".
 const PRIORITY: u16 = 0x504f;
@@ -26,16 +30,13 @@ pub fn has_tcx() -> bool {
 
 /// Puts the program into our filter of the interface's ingress.
 ///
-/// True when there was no filter of ours before. A filter that is there is given the program, unless `same` says
-/// that it runs it already.
-pub fn attach(interface: &str, program: &mut SchedClassifier, same: bool) -> Result<bool, ProgramError> {
-    match qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(e)) if e.raw_os_error() != Some(libc::EEXIST) => {
-            return Err(TcError::NetlinkError(e).into());
-        }
-        Err(TcError::IoError(e)) => return Err(TcError::IoError(e).into()),
-        _ => {}
-    }
+/// A filter that is there is given the program, unless `same` says that it runs it already.
+pub fn attach(interface: &str, program: &mut SchedClassifier, same: bool) -> Result<Made, ProgramError> {
+    let qdisc = match qdisc_add_clsact(interface) {
+        Ok(()) => true,
+        Err(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST) => false,
+        Err(error) => return Err(error.into()),
+    };
     let options = NlOptions {
         priority: PRIORITY,
         handle: HANDLE,
@@ -48,7 +49,7 @@ pub fn attach(interface: &str, program: &mut SchedClassifier, same: bool) -> Res
     ) {
         Err(ProgramError::TcError(TcError::NetlinkError(e))) if e.raw_os_error() == Some(libc::EEXIST) => {
             if same {
-                return Ok(false);
+                return Ok(Made { filter: false, qdisc });
             }
             (
                 program.attach_to_link(filter(interface).map_err(TcError::IoError)?)?,
@@ -59,7 +60,43 @@ pub fn attach(interface: &str, program: &mut SchedClassifier, same: bool) -> Res
     };
     // The filter stays when this process goes.
     std::mem::forget(program.take_link(link)?);
-    Ok(new)
+    Ok(Made { filter: new, qdisc })
+}
+
+/// What was not there before.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    /// A filter of ours.
+    pub filter: bool,
+    /// The qdisc that filters hang on.
+    pub qdisc: bool,
+}
+
+/// Removes the interface's clsact qdisc if no filter hangs on it any more; whether it did.
+pub fn remove_empty(ifindex: u32) -> io::Result<bool> {
+    let index = ifindex as i32;
+    netlink::run(async |handle| {
+        for ingress in [true, false] {
+            let filters = handle.traffic_filter(index).get();
+            let filters = if ingress {
+                filters.ingress()
+            } else {
+                filters.egress()
+            };
+            if filters.execute().try_next().await?.is_some() {
+                return Ok(false);
+            }
+        }
+        let mut request = handle.qdisc().del(index);
+        let message = request.message_mut();
+        message.header.parent = NetlinkTcHandle::CLSACT;
+        message.header.handle = NetlinkTcHandle {
+            major: 0xffff,
+            minor: 0,
+        };
+        message.attributes.push(TcAttribute::Kind("clsact".into()));
+        request.execute().await.map(|()| true)
+    })
 }
 
 /// Removes our filter; an interface that is gone, or has none, is success.

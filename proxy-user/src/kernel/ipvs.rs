@@ -2,12 +2,13 @@
 //! IPVS over generic netlink, the addresses that its VIPs need, and what of both is Portico's.
 
 mod message;
+pub mod settings;
 mod start;
 
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rtnetlink::{Handle, LinkUnspec};
@@ -24,6 +25,64 @@ pub use start::{Options, start};
 const LOOPBACK: &str = "lo";
 /// Its addresses are of one host.
 const PREFIX: u8 = 32;
+
+/// File of the state directory that says what is Portico's.
+const OWNED: &str = "ipvs.owned";
+
+/// What a state directory says that is Portico's in IPVS, without asking the kernel.
+pub fn owned_by(state: &Path) -> io::Result<Option<Owned>> {
+    match fs::read_to_string(state.join(OWNED)) {
+        Ok(text) => Ok(Some(read_owned(&text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes it from the kernel, and the record with it when all is gone; what could not be removed.
+pub fn remove(state: &Path, owned: &Owned) -> Vec<DatapathError> {
+    let (name, version) = message::FAMILY;
+    let family = match Family::open(name, version) {
+        Ok(family) => family,
+        // Without IPVS nothing of it is left.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return forget(state, addresses_only(owned));
+        }
+        Err(error) => return vec![failed("open", "IPVS")(error)],
+    };
+    let mut kernel = Kernel {
+        family,
+        owned: state.join(OWNED),
+    };
+    let services = owned.services.iter().map(|key| Op::DeleteService(*key));
+    let addresses = owned.addresses.iter().map(|address| Op::DeleteAddress(*address));
+    let failures: Vec<_> = services
+        .chain(addresses)
+        .filter_map(|op| kernel.perform(&op).err())
+        .collect();
+    forget(state, failures)
+}
+
+fn addresses_only(owned: &Owned) -> Vec<DatapathError> {
+    let all = owned.addresses.iter();
+    all.filter_map(|address| {
+        delete_address(*address)
+            .map_err(failed("delete address", address))
+            .err()
+    })
+    .collect()
+}
+
+fn forget(state: &Path, mut failures: Vec<DatapathError>) -> Vec<DatapathError> {
+    if failures.is_empty() {
+        let path = state.join(OWNED);
+        failures.extend(
+            fs::remove_file(&path)
+                .map_err(failed("remove", path.display()))
+                .err(),
+        );
+    }
+    failures
+}
 
 /// IPVS of the namespace that it was opened in.
 pub struct Kernel {

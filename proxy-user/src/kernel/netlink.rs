@@ -141,6 +141,20 @@ pub fn ensure_tunnel() -> io::Result<u32> {
     })
 }
 
+/// The tunnel device's index, if it is there and ours.
+pub fn tunnel() -> io::Result<Option<u32>> {
+    let all = run(async |handle| links(&handle).await)?;
+    let ours = all
+        .into_iter()
+        .find(|link| link.name == TUNNEL_DEVICE && link.is_our_tunnel);
+    Ok(ours.map(|link| link.ifindex))
+}
+
+/// Removes a link.
+pub fn remove_link(ifindex: u32) -> io::Result<()> {
+    run(async |handle| handle.link().del(ifindex).execute().await)
+}
+
 /// IPv4 addresses of every interface of the calling thread's namespace (getifaddrs(3)).
 pub fn addresses() -> io::Result<Vec<(String, Ipv4Addr)>> {
     let mut head: *mut libc::ifaddrs = std::ptr::null_mut();

@@ -11,7 +11,10 @@ use std::{
 
 use proxy_user::{
     cli::Exit,
-    kernel::ipvs::{Options, start},
+    kernel::{
+        ipvs::{Options, start},
+        uninstall::{Places, Thing, find, remove},
+    },
     model::{
         Backend, Frontend, FrontendAddr, NetworkId, Policy, Protocol, Reach, ServiceName, Tables, TaskAddr,
         VipAddr, VipPort,
@@ -273,5 +276,53 @@ fn a_namespace_that_does_not_forward_is_refused_with_a_remedy() {
         let exit = start(&options(&state, ipvs::Options::default())).err().unwrap();
         assert_eq!(exit.code(), 3);
         assert!(exit.to_string().contains("net.ipv4.ip_forward=1"), "{exit}");
+    });
+}
+
+#[test]
+fn an_uninstall_takes_from_ipvs_what_the_agent_made() {
+    const NAME: &str = "an_uninstall_takes_from_ipvs_what_the_agent_made";
+    if !privileged(NAME) {
+        return;
+    }
+    in_namespace(|| {
+        let state = machine();
+        // Of a new namespace; the folder comes with IPVS.
+        let setting = "/proc/sys/net/ipv4/vs/expire_nodest_conn";
+        let before = std::fs::read_to_string(setting).ok();
+        let Some(mut keeper) = agent(&state, ipvs::Options::default()) else {
+            println!("SKIPPED {NAME}: this kernel has no IPVS");
+            return;
+        };
+        // A second start does not take the first one's values for those of before.
+        drop(agent(&state, ipvs::Options::default()));
+        let added = Command::new("ipvsadm")
+            .args(["-A", "-t", "192.0.2.101:99"])
+            .status();
+        assert!(added.unwrap().success());
+        let pass = keeper.pass(&tables(vec![(
+            vip(80, Protocol::Tcp),
+            vec![backend(1, 8081, false)],
+        )]));
+        assert_eq!(pass.failed, 0, "{:?}", keeper.errors());
+        drop(keeper);
+        let places = Places {
+            bpffs: "/nonexistent".into(),
+            state: state.path().into(),
+            socket: "/nonexistent".into(),
+            purge: false,
+        };
+        let found = find(&places).unwrap();
+        assert_eq!(found, [Thing::Ipvs(1, 1), Thing::Settings(2)]);
+        for thing in &found {
+            remove(&places, thing).unwrap();
+        }
+        assert_eq!(ipvsadm(), ["TCP 192.0.2.101:99 wlc"]);
+        let addresses = Command::new("ip")
+            .args(["-4", "addr", "show", "dev", "lo"])
+            .output();
+        assert!(!String::from_utf8_lossy(&addresses.unwrap().stdout).contains("10.99.0.1"));
+        assert_eq!(std::fs::read_to_string(setting).ok(), before);
+        assert_eq!(find(&places).unwrap(), []);
     });
 }

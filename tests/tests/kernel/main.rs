@@ -19,5 +19,6 @@ mod sock;
 mod support;
 mod task;
 mod tunnel;
+mod uninstall;
 mod uplink;
 mod xdp;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use serde_json::json;
 
-use super::{Kernel, message::FAMILY};
+use super::{Kernel, OWNED, message::FAMILY, settings};
 use crate::{
     cli::Exit,
     kernel::{
@@ -30,11 +30,7 @@ pub struct Options {
     pub defaults: ipvs::Options,
 }
 
-/// File of the state directory that says what is Portico's.
-const OWNED: &str = "ipvs.owned";
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-/// A client must not come back to a destination that drains, nor wait for one that is gone.
-const SETTINGS: [&str; 2] = ["expire_quiescent_template", "expire_nodest_conn"];
 
 /// Opens IPVS and sets what drain and removal need.
 pub fn start(options: &Options) -> Result<KernelParts<Door>, Exit> {
@@ -48,15 +44,9 @@ pub fn start(options: &Options) -> Result<KernelParts<Door>, Exit> {
             how: "sysctl -w net.ipv4.ip_forward=1, or --ipvs-forward dr".into(),
         });
     }
-    for setting in SETTINGS {
-        let path = format!("/proc/sys/net/ipv4/vs/{setting}");
-        fs::write(&path, "1").map_err(|error| Exit::Lacks {
-            what: format!("{path}: {error}"),
-            how: "run as root, with /proc/sys writable".into(),
-        })?;
-    }
     fs::create_dir_all(&options.state)
         .map_err(|error| Exit::Failed(format!("{}: {error}", options.state.display())))?;
+    settings::set(&options.state)?;
     let names: BTreeSet<String> = links.into_iter().map(|link| link.name).collect();
     let info = json!({
         "dataplane": "ipvs",

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything that agents have left in the kernel and on the machine, found and removed.
+//!
+//! What forwards outlives its agent on purpose, so removing it is a step of its own. It is found by what is written
+//! down (pins, marks, the state directory), not by what this build would have made: agents of earlier builds are
+//! removed as well, and nothing that is not written down is touched. Each thing is removed by itself; what fails
+//! stays, is said, and is found again the next time.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{attach, clsact, ipvs, netlink, pins::is_bpffs};
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Directory of the pins.
+    pub bpffs: PathBuf,
+    /// State directory.
+    pub state: PathBuf,
+    /// The agent's socket, of which nobody answers any more.
+    pub socket: PathBuf,
+    /// Whether the state directory goes too.
+    pub purge: bool,
+}
+
+/// One thing of Portico's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
+pub enum Thing {
+    /// A program on an interface or cgroup, by the path of its pin.
+    Link(PathBuf),
+    /// Maps, programs and what else is pinned for one version.
+    Pins(PathBuf),
+    /// An interface's clsact qdisc that an agent made, by the interface's index; with its mark.
+    Qdisc(u32, PathBuf),
+    /// The directory of the pins, when it is empty.
+    Folder(PathBuf),
+    /// The tunnel device, by its index.
+    Tunnel(u32),
+    /// Virtual services and addresses: their numbers.
+    Ipvs(usize, usize),
+    /// Settings of IPVS that get back their values.
+    Settings(usize),
+    /// The agent's socket.
+    Socket(PathBuf),
+    /// The state directory.
+    State(PathBuf),
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Thing::Link(path) => write!(f, "link {}", path.display()),
+            Thing::Pins(path) => write!(f, "pins {}", path.display()),
+            Thing::Qdisc(index, _) => match netlink::interface_name(*index) {
+                Ok(name) => write!(f, "clsact qdisc of {name}, if it is empty"),
+                Err(_) => write!(f, "mark of an interface that is gone ({index})"),
+            },
+            Thing::Folder(path) => write!(f, "directory {}, if it is empty", path.display()),
+            Thing::Tunnel(index) => write!(f, "tunnel device {} ({index})", netlink::TUNNEL_DEVICE),
+            Thing::Ipvs(services, addresses) => {
+                write!(
+                    f,
+                    "IPVS: {services} virtual services, {addresses} addresses of lo"
+                )
+            }
+            Thing::Settings(count) => write!(f, "IPVS: {count} settings of before"),
+            Thing::Socket(path) => write!(f, "socket {}", path.display()),
+            Thing::State(path) => write!(f, "state {}", path.display()),
+        }
+    }
+}
+
+/// What is there, in the order in which it can be removed: nothing forwards into what is gone already.
+pub fn find(places: &Places) -> io::Result<Vec<Thing>> {
+    let mut found = Vec::new();
+    let versions = versions(&places.bpffs)?;
+    for version in &versions {
+        let links = version.join("links");
+        found.extend(children(&links)?.into_iter().map(Thing::Link));
+    }
+    found.extend(versions.into_iter().map(Thing::Pins));
+    for mark in children(&places.bpffs.join(attach::QDISC_MARKS))? {
+        let index = mark.file_name().and_then(|name| name.to_str()?.parse().ok());
+        found.extend(index.map(|index| Thing::Qdisc(index, mark)));
+    }
+    if places.bpffs.is_dir() && is_bpffs(&places.bpffs)? && !is_mount(&places.bpffs) {
+        found.push(Thing::Folder(places.bpffs.clone()));
+    }
+    found.extend(netlink::tunnel()?.map(Thing::Tunnel));
+    if let Some(owned) = ipvs::owned_by(&places.state)? {
+        found.push(Thing::Ipvs(owned.services.len(), owned.addresses.len()));
+    }
+    let settings = ipvs::settings::changed(&places.state)?;
+    if !settings.is_empty() {
+        found.push(Thing::Settings(settings.len()));
+    }
+    if fs::symlink_metadata(&places.socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        found.push(Thing::Socket(places.socket.clone()));
+    }
+    if places.purge && places.state.is_dir() {
+        found.push(Thing::State(places.state.clone()));
+    }
+    Ok(found)
+}
+
+/// Removes one thing.
+pub fn remove(places: &Places, thing: &Thing) -> io::Result<()> {
+    match thing {
+        Thing::Link(path) => match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+            (Some(links), Some(name)) => attach::detach(links, name),
+            _ => Err(io::Error::other("its name is no text")),
+        },
+        // A link that could not be removed must keep its pin, which is the only way to it.
+        Thing::Pins(path) => {
+            if children(&path.join("links"))?.is_empty() {
+                gone(fs::remove_dir_all(path))
+            } else {
+                Err(io::Error::other("links are left in it"))
+            }
+        }
+        Thing::Qdisc(index, mark) => {
+            if netlink::interface_name(*index).is_ok() {
+                clsact::remove_empty(*index)?;
+            }
+            gone(fs::remove_dir(mark))?;
+            // With the last mark.
+            mark.parent().map_or(Ok(()), |marks| empty(fs::remove_dir(marks)))
+        }
+        Thing::Folder(path) => empty(fs::remove_dir(path)),
+        Thing::Tunnel(index) => netlink::remove_link(*index),
+        Thing::Ipvs(..) => {
+            let owned = ipvs::owned_by(&places.state)?.unwrap_or_default();
+            let failures: Vec<String> = ipvs::remove(&places.state, &owned)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            if failures.is_empty() {
+                Ok(())
+            } else {
+                Err(io::Error::other(failures.join("; ")))
+            }
+        }
+        Thing::Settings(_) => ipvs::settings::restore(&places.state),
+        Thing::Socket(path) => gone(fs::remove_file(path)),
+        Thing::State(path) => gone(fs::remove_dir_all(path)),
+    }
+}
+
+fn versions(bpffs: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut all = children(bpffs)?;
+    all.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.strip_prefix('v'))
+            .is_some_and(|number| number.parse::<u32>().is_ok())
+    });
+    Ok(all)
+}
+
+/// In order; none of a directory that is not there.
+fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    found.sort();
+    Ok(found)
+}
+
+/// Whether it is the file system itself, which is the machine's.
+fn is_mount(folder: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let above = folder.parent().unwrap_or(folder);
+    device(folder) != device(above)
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// What has others' things in it stays.
+fn empty(result: io::Result<()>) -> io::Result<()> {
+    match gone(result) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other,
+    }
+}

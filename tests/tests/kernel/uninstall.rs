@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `portico node --uninstall`: what is there before an agent began is there after it, and nothing else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use proxy_user::kernel::{
+    Options, clsact,
+    pins::pinned_info,
+    uninstall::{Places, Thing, find, remove},
+    xdp::Choice,
+};
+
+use crate::{
+    restart::{machine, started},
+    support::*,
+};
+
+/// How long the kernel may take to let programs go after their pins.
+const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
+
+fn said(program: &str, args: &str) -> String {
+    let output = Command::new(program)
+        .args(args.split_whitespace())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Everything that an agent could have changed in this namespace and below this folder.
+fn inventory(folder: &Path) -> Vec<String> {
+    let mut found = vec![
+        said("ip", "-d link"),
+        said("ip", "addr"),
+        said("ip", "neigh"),
+        said("ip", "route"),
+        said("ip", "rule"),
+        said("tc", "qdisc show"),
+        said("sysctl", "-a --pattern ^net.ipv4"),
+    ];
+    for interface in ["veth0", "veth1"] {
+        found.push(said("tc", &format!("filter show dev {interface} ingress")));
+        if clsact::has_tcx() {
+            let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).unwrap();
+            found.push(format!("{} programs", programs.len()));
+        }
+    }
+    files(folder, &mut found);
+    found
+}
+
+fn files(folder: &Path, found: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        found.push(path.display().to_string());
+        files(&path, found);
+    }
+    found.sort();
+}
+
+fn places(options: &Options) -> Places {
+    Places {
+        bpffs: options.bpffs.clone(),
+        state: options.state.clone(),
+        socket: PathBuf::from("/nonexistent/node.sock"),
+        purge: false,
+    }
+}
+
+/// Removes all; what was removed.
+fn uninstall(options: &Options) -> Vec<Thing> {
+    let places = places(options);
+    let found = find(&places).unwrap();
+    for thing in &found {
+        remove(&places, thing).unwrap_or_else(|error| panic!("{thing}: {error}"));
+    }
+    found
+}
+
+/// Kernel's numbers of the pinned programs.
+fn programs(options: &Options) -> Vec<u32> {
+    let mut paths = Vec::new();
+    files(&options.bpffs, &mut paths);
+    let of_programs = paths.iter().filter(|path| path.contains("/programs/"));
+    let infos = of_programs.filter_map(|path| pinned_info(Path::new(path)).ok());
+    infos
+        .filter_map(|info| info.get("prog_id")?.parse().ok())
+        .collect()
+}
+
+fn wait_until_gone(programs: &[u32]) {
+    let deadline = Instant::now() + LET_GO_TIME_MAX;
+    loop {
+        let there: Vec<u32> = loaded_programs()
+            .filter_map(|info| Some(info.ok()?.id()))
+            .filter(|id| programs.contains(id))
+            .collect();
+        if there.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "programs {there:?} are still loaded");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_machine_is_as_it_was_before_the_agent() {
+    if !privileged("a_machine_is_as_it_was_before_the_agent") {
+        return;
+    }
+    in_namespace(|| {
+        let (dir, mut options) = machine();
+        options.xdp = Choice::Generic;
+        // A qdisc that is somebody else's stays, empty as it is.
+        let mut foreign = Command::new("tc");
+        foreign.args(["qdisc", "add", "dev", "veth1", "clsact"]);
+        assert!(foreign.status().unwrap().success());
+        let before = inventory(dir.path());
+
+        let mut parts = started(&options);
+        let veth1 = proxy_user::kernel::netlink::interface_index("veth1").unwrap();
+        parts.datapath.attach_task_link(veth1).unwrap();
+        parts.datapath.set_backend(1, local_backend()).unwrap();
+        // As after SIGKILL: nothing of the agent's is put away.
+        std::mem::forget(parts);
+        let ours = programs(&options);
+        assert_eq!(ours.len(), 12, "eight hooks, three of tc, one of XDP");
+        assert_ne!(inventory(dir.path()), before);
+
+        let dry = find(&places(&options)).unwrap();
+        assert_eq!(uninstall(&options), dry, "a dry run says what is removed");
+        wait_until_gone(&ours);
+        assert_eq!(inventory(dir.path()), before);
+        assert_eq!(
+            find(&places(&options)).unwrap(),
+            [],
+            "nothing is left for a second time"
+        );
+    });
+}
+
+#[test]
+fn what_is_others_stays() {
+    if !privileged("what_is_others_stays") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        drop(started(&options));
+        // Beside the versions, and a version whose agent died in the middle of a change.
+        let vault = options.bpffs.join("vault");
+        fs::create_dir(&vault).unwrap();
+        fs::create_dir_all(options.bpffs.join("v1/links")).unwrap();
+        let found = uninstall(&options);
+        let pins = found.iter().filter(|thing| matches!(thing, Thing::Pins(_)));
+        assert_eq!(pins.count(), 2, "{found:?}");
+        let mut left = Vec::new();
+        files(&options.bpffs, &mut left);
+        assert_eq!(left, [vault.display().to_string()]);
+        // A device of another kind with the tunnel's name is not the tunnel.
+        ip("link add portico0 type veth peer name other0");
+        assert!(
+            !find(&places(&options))
+                .unwrap()
+                .iter()
+                .any(|thing| matches!(thing, Thing::Tunnel(_)))
+        );
+        fs::remove_dir(&vault).unwrap();
+    });
+}
