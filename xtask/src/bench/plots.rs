@@ -8,7 +8,7 @@ use plotters::{
     coord::Shift,
     prelude::{
         ChartBuilder, DrawingArea, IntoDrawingArea as _, IntoLogRange as _, LineSeries, PathElement,
-        RGBColor, Rectangle, SVGBackend, SeriesLabelPosition, Text, WHITE,
+        RGBColor, Rectangle, SVGBackend, Text, WHITE,
     },
     style::{
         Color as _, IntoFont as _, ShapeStyle,
@@ -35,6 +35,9 @@ const WIDTH: u32 = 880;
 const BAR_HEIGHT: u32 = 34;
 const LINES_HEIGHT: u32 = 420;
 const LABELS: u32 = 250;
+/// Room for the names of lines, and between two of them.
+const LEGEND: u32 = 270;
+const LEGEND_LINE: i32 = 24;
 const INK: RGBColor = RGBColor(40, 44, 52);
 /// The kernel's ways, userspace's ways, ours.
 const KERNEL: RGBColor = RGBColor(90, 125, 154);
@@ -182,7 +185,8 @@ fn draw_bars(area: &Area<'_>, title: &str, bars: &[(Contestant, Estimate)]) -> R
 
 fn color(contestant: Contestant) -> RGBColor {
     match contestant {
-        Contestant::PorticoSocket | Contestant::PorticoTc | Contestant::PorticoL7 => OURS,
+        Contestant::PorticoSocket | Contestant::PorticoL7 => OURS,
+        contestant if contestant.is_tc() => OURS,
         contestant if contestant.is_userspace() => USERSPACE,
         _ => KERNEL,
     }
@@ -213,13 +217,16 @@ fn by_services(results: &Results) -> BTreeMap<Contestant, Vec<(f64, f64)>> {
 fn draw_services(area: &Area<'_>, title: &str, lines: &BTreeMap<Contestant, Vec<(f64, f64)>>) -> Result<()> {
     let points = || lines.values().flatten();
     let most = points().map(|(_, cost)| *cost).fold(1.0, f64::max);
+    let least = points().map(|(_, cost)| *cost).fold(most, f64::min).max(1.0);
     let many = points().map(|(services, _)| *services).fold(10.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18).into_font().color(&INK))
         .margin(12)
+        .margin_right(LEGEND)
         .x_label_area_size(40)
-        .y_label_area_size(80)
-        .build_cartesian_2d((1.0..many).log_scale(), 0.0..most * 1.1)
+        .y_label_area_size(90)
+        // Who asks every rule costs a hundred times what the others do.
+        .build_cartesian_2d((1.0..many).log_scale(), (least * 0.7..most * 1.4).log_scale())
         .map_err(failed)?;
     chart
         .configure_mesh()
@@ -233,11 +240,9 @@ fn draw_services(area: &Area<'_>, title: &str, lines: &BTreeMap<Contestant, Vec<
         let style = ShapeStyle::from(&line_color(*contestant)).stroke_width(2);
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))
-            .map_err(failed)?
-            .label(contestant.title())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            .map_err(failed)?;
     }
-    legend(&mut chart)
+    legend(area, lines)
 }
 
 /// Median of each percentile over the rounds.
@@ -269,6 +274,7 @@ fn draw_latencies(area: &Area<'_>, title: &str, lines: &BTreeMap<Contestant, Vec
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18).into_font().color(&INK))
         .margin(12)
+        .margin_right(LEGEND)
         .x_label_area_size(30)
         .y_label_area_size(80)
         .build_cartesian_2d(0.0..3.0, 0.0..most * 1.1)
@@ -289,29 +295,59 @@ fn draw_latencies(area: &Area<'_>, title: &str, lines: &BTreeMap<Contestant, Vec
         let style = ShapeStyle::from(&line_color(*contestant)).stroke_width(2);
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))
-            .map_err(failed)?
-            .label(contestant.short())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            .map_err(failed)?;
     }
-    legend(&mut chart)
+    legend(area, lines)
 }
 
-fn legend<'a, C>(chart: &mut plotters::chart::ChartContext<'a, SVGBackend<'a>, C>) -> Result<()>
-where
-    C: plotters::coord::CoordTranslate,
-{
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .label_font(("sans-serif", 13).into_font().color(&INK))
-        .draw()
-        .map_err(failed)
+/// The names of the lines right of them, in the order in which they end.
+fn legend(area: &Area<'_>, lines: &BTreeMap<Contestant, Vec<(f64, f64)>>) -> Result<()> {
+    let end = |points: &[(f64, f64)]| points.last().map_or(0.0, |(_, value)| *value);
+    let mut names: Vec<(Contestant, f64)> = lines
+        .iter()
+        .map(|(contestant, points)| (*contestant, end(points)))
+        .collect();
+    names.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let left = i32::try_from(WIDTH - LEGEND)? + 14;
+    for (index, (contestant, _)) in names.into_iter().enumerate() {
+        let middle = 60 + LEGEND_LINE * i32::try_from(index)?;
+        let style = ShapeStyle::from(&line_color(contestant)).stroke_width(3);
+        area.draw(&PathElement::new(
+            vec![(left, middle), (left + 18, middle)],
+            style,
+        ))
+        .map_err(failed)?;
+        let font = ("sans-serif", 13).into_font().color(&INK);
+        let font = font.pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(contestant.short(), (left + 26, middle), font))
+            .map_err(failed)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_line_is_named_beside_the_lines() {
+        let flat = |cost: f64| vec![(1.0, cost), (10_000.0, cost)];
+        let lines = BTreeMap::from([
+            (Contestant::IpvsNat, flat(60_000.0)),
+            (Contestant::HaproxyHttp, vec![(1.0, 110_000.0), (10_000.0, 13e6)]),
+        ]);
+        let plot = drawn("x", LINES_HEIGHT, |area| draw_services(area, "title", &lines)).unwrap();
+        let place = |name: &str| {
+            plot.svg
+                .find(name)
+                .unwrap_or_else(|| panic!("{name} in {}", plot.svg))
+        };
+        assert!(
+            place("HAProxy http") < place("IPVS NAT"),
+            "who ends above is named above"
+        );
+        assert!(plot.svg.contains("10 000 000"), "{}", plot.svg);
+    }
 
     #[test]
     fn every_bar_is_drawn_and_named() {
