@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask fuzz`: mutated inputs for longer than the moment that the tests give them.
 
+use std::{process::Command, time::Duration};
+
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
@@ -57,34 +59,44 @@ impl Target {
     }
 }
 
+/// What is started around the mutations, and the seeds, which are all run however long they take.
+const BESIDE: Duration = Duration::from_secs(60);
+
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<u8> {
     let targets = args
         .target
         .as_ref()
         .map_or(Target::value_variants(), std::slice::from_ref);
+    // First and apart, so that its time is not taken for that of the mutations.
+    step("building the tests of proxy-user");
+    cmd::run(tests().arg("--no-run"))?;
     let mut failed = Vec::new();
     for target in targets {
-        step(format!("fuzz {} for {} s", target.test(), args.seconds));
-        let mut command = cmd::host(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-        let test = format!("l7::tests::fuzz::{}", target.test());
+        let name = target.test();
+        step(format!("fuzz {name} for {} s", args.seconds));
+        let mut command = tests();
         command.args([
-            "test",
-            "--package",
-            "proxy-user",
-            "--lib",
             "--",
             "--exact",
             "--nocapture",
-            &test,
+            &format!("l7::tests::fuzz::{name}"),
         ]);
         command.env("PORTICO_FUZZ_SECONDS", args.seconds.to_string());
-        if cmd::run(&mut command).is_err() {
-            failed.push(target.test());
+        let limit = Duration::from_secs(args.seconds) + BESIDE;
+        if let Err(error) = cmd::run_within(&mut command, limit) {
+            step(format!("{name}: {error:#}"));
+            failed.push(name);
         }
     }
     match failed.as_slice() {
         [] => Ok(0),
         names => bail!("failed: {}", names.join(", ")),
     }
+}
+
+fn tests() -> Command {
+    let mut command = cmd::host(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(["test", "--package", "proxy-user", "--lib"]);
+    command
 }

@@ -97,12 +97,17 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
+/// How often a run says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Runs every seed, and then mutations for as long as PORTICO_FUZZ_SECONDS says, or a second.
 fn fuzz(target: &str, mut check: impl FnMut(&[u8])) {
     let seconds = std::env::var("PORTICO_FUZZ_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(1));
+    let began = Instant::now();
+    let deadline = began + Duration::from_secs(seconds.unwrap_or(1));
+    let mut told = began;
     let seeds = seeds(target);
     let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
     let mut queue = seeds.clone();
@@ -110,6 +115,10 @@ fn fuzz(target: &str, mut check: impl FnMut(&[u8])) {
     while Instant::now() < deadline || !queue.is_empty() {
         let input = queue.pop().unwrap_or_else(|| numbers.mutate(&seeds));
         inputs += 1;
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            println!("{target}: {inputs} inputs in {} s", began.elapsed().as_secs());
+        }
         if catch_unwind(AssertUnwindSafe(|| check(&input))).is_err() {
             panic!("{target}, input {inputs}: b\"{}\"", input.escape_ascii());
         }
