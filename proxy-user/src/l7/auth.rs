@@ -48,8 +48,13 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Lets a request pass that satisfies every list, and takes its Authorization away.
-    pub async fn check(&self, lists: &[Arc<Credentials>], headers: &mut HeaderMap) -> Result<(), Denied> {
+    /// Lets a request pass that satisfies every list, and takes its Authorization away. Who it was; empty if nobody
+    /// had to say.
+    pub async fn check(
+        &self,
+        lists: &[Arc<Credentials>],
+        headers: &mut HeaderMap,
+    ) -> Result<Vec<u8>, Denied> {
         let login = headers.get(header::AUTHORIZATION).and_then(login);
         for list in lists {
             let is_known = match &login {
@@ -60,10 +65,11 @@ impl Guard {
                 return Err(Denied::Challenge(list.challenge().clone()));
             }
         }
-        if !lists.is_empty() {
-            headers.remove(header::AUTHORIZATION);
+        if lists.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(())
+        headers.remove(header::AUTHORIZATION);
+        Ok(login.map(|login| login.user).unwrap_or_default())
     }
 
     async fn is_known(&self, list: &Credentials, login: &Login) -> Result<bool, Refusal> {

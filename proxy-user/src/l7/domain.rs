@@ -24,7 +24,11 @@ impl DomainAlgo {
             "hdr_end(host)" => Ok(DomainAlgo::Ends),
             "" => Err("is empty".into()),
             other => Err(format!(
-                "`{other}` is not one of hdr_beg(host), hdr(host), hdr_dom(host), hdr_end(host)"
+                "`{other}` is not one of hdr_beg(host), hdr(host), hdr_dom(host), hdr_end(host); {}",
+                match other.contains("ssl_sni") {
+                    true => "names of TLS are for reqMode=tcp and reqMode=sni",
+                    false => "a serviceDomain such as *.acme.com is a wildcard",
+                }
             )),
         }
     }
@@ -97,7 +101,7 @@ impl DomainPattern {
                 .is_some_and(|head| head.eq_ignore_ascii_case(want)),
             Filing::Plain(DomainAlgo::Equals) => host.eq_ignore_ascii_case(want),
             Filing::Plain(DomainAlgo::Ends) => ends_with(host, want),
-            Filing::Plain(DomainAlgo::Labels) => labels_match(host, want),
+            Filing::Plain(DomainAlgo::Labels) => labels_match(host, want, <[u8]>::eq_ignore_ascii_case),
         }
     }
 }
@@ -123,13 +127,13 @@ pub fn is_delimiter(byte: u8) -> bool {
 }
 
 /// HAProxy's `dom` match: the pattern between dots, colons, slashes or the ends.
-fn labels_match(host: &[u8], want: &[u8]) -> bool {
+pub fn labels_match(host: &[u8], want: &[u8], same: impl Fn(&[u8], &[u8]) -> bool) -> bool {
     if want.is_empty() || want.len() > host.len() {
         return false;
     }
     (0..=host.len() - want.len()).any(|from| {
         let to = from + want.len();
-        host[from..to].eq_ignore_ascii_case(want)
+        same(&host[from..to], want)
             && (from == 0 || is_delimiter(host[from - 1]))
             && (to == host.len() || is_delimiter(host[to]))
     })
@@ -193,6 +197,16 @@ mod tests {
     #[test]
     fn unknown_algorithms_are_refused() {
         assert_eq!(DomainAlgo::parse("hdr_end(host) -i"), Ok(DomainAlgo::Ends));
-        assert!(DomainAlgo::parse("req.ssl_sni").is_err());
+        for (text, native) in [
+            ("req.ssl_sni", "reqMode=tcp"),
+            ("hdr_sub(host)", "*.acme.com"),
+            ("hdr_reg(host) -i", "*.acme.com"),
+        ] {
+            let error = DomainAlgo::parse(text).unwrap_err();
+            assert!(
+                error.contains(native) && error.contains("hdr_dom(host)"),
+                "{error}"
+            );
+        }
     }
 }

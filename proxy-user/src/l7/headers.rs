@@ -156,7 +156,7 @@ impl HeaderEdits {
     }
 
     /// Applies them.
-    pub fn apply(&self, headers: &mut HeaderMap, facts: &Facts) {
+    pub fn apply(&self, headers: &mut HeaderMap, facts: &Facts<'_>) {
         for (name, expression) in &self.add {
             if let Some(value) = expression.value(headers, facts) {
                 headers.append(name.clone(), value);
@@ -250,6 +250,7 @@ mod tests {
             client: "192.0.2.1:5".parse().unwrap(),
             port: 80,
             is_tls: false,
+            user: b"",
         };
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
         let edits = HeaderEdits::of_request(

@@ -91,11 +91,12 @@ impl Client {
     }
 
     /// What header rules can ask. TLS is not terminated yet.
-    fn facts(&self) -> Facts {
+    fn facts<'a>(&self, user: &'a [u8]) -> Facts<'a> {
         Facts {
             client: self.peers.client,
             port: self.peers.local.port(),
             is_tls: self.tls.is_some(),
+            user,
         }
     }
 }
@@ -215,13 +216,14 @@ async fn forward(
     if let Some(redirect) = apply_policy(&rule.policy, &host, client, &mut request)? {
         return Ok(redirect);
     }
+    let mut user = Vec::new();
     if !rule.policy.auth.is_empty() {
         let check = worker.guard.check(&rule.policy.auth, request.headers_mut());
-        match Box::pin(check).await {
-            Ok(()) => {}
+        user = match Box::pin(check).await {
+            Ok(user) => user,
             Err(Denied::Challenge(challenge)) => return Ok(Answer::Challenge(challenge)),
             Err(Denied::Refused(refusal)) => return Err(refusal),
-        }
+        };
     }
     if let Some(name) = &worker.shared.settings.request_id {
         let id = identify(worker, name, request.headers_mut());
@@ -233,7 +235,7 @@ async fn forward(
     let wish = rule.policy.compression.as_ref().and_then(|c| c.wish(&request));
     client.state.knows_early(request.version() == Version::HTTP_11);
     let (parts, body) = request.into_parts();
-    let head = upstream_head(parts, &rule.policy, &rule.upstream, &host, client)?;
+    let head = upstream_head(parts, &rule.policy, &rule.upstream, &host, client, &user)?;
     let count = end.backend.as_ref().map(InProgress::bytes_in);
     let reply = send(client, rule, head, &host, upgrade.as_ref(), body, count).await?;
     respond(client, reply, rule, upgrade, wish)
@@ -257,7 +259,7 @@ async fn statistics(
         .check(stats.credentials.as_slice(), request.headers_mut())
         .await
     {
-        Ok(()) => {}
+        Ok(_) => {}
         Err(Denied::Challenge(challenge)) => return Ok(Some(Answer::Challenge(challenge))),
         Err(Denied::Refused(refusal)) => return Err(refusal),
     }
@@ -457,6 +459,7 @@ fn upstream_head(
     upstream: &Upstream,
     host: &str,
     client: &Client,
+    user: &[u8],
 ) -> Result<Parts, Refusal> {
     let takes_trailers = has_token(&parts.headers, header::TE, "trailers");
     let headers = &mut parts.headers;
@@ -479,7 +482,7 @@ fn upstream_head(
     if parts.version == Version::HTTP_2 {
         join_cookies(headers);
     }
-    policy.request_headers.apply(headers, &client.facts());
+    policy.request_headers.apply(headers, &client.facts(user));
 
     if !policy.rewrites.is_empty() || parts.uri.authority().is_some() {
         parts.uri = rewritten(&parts.uri, policy)?;
@@ -621,7 +624,7 @@ fn respond(
 
 fn clean_response(headers: &mut HeaderMap, policy: &Policy, client: &Client) {
     strip_hop_by_hop(headers);
-    policy.response_headers.apply(headers, &client.facts());
+    policy.response_headers.apply(headers, &client.facts(b""));
 }
 
 fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Outgoing> {

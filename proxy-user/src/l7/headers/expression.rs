@@ -1,27 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Values and conditions of header rules: the part of HAProxy's language that people use.
 //!
-//! A value is text with `%[src]`, `%[src_port]`, `%[dst_port]`, `%[ssl_fc]`, `%[env(NAME)]` and the field of the
-//! message that is edited, `%[hdr(NAME)]`. Behind it may stand `if` or `unless` and conditions in braces, all of which
-//! must hold: `ssl_fc`, `dst_port N…`, `src PREFIX…`, `hdr(NAME) -m found`, `hdr(NAME) VALUE…`.
+//! A value is text with `%[src]`, `%[src_port]`, `%[dst_port]`, `%[ssl_fc]`, `%[env(NAME)]`, the field of the message
+//! that is edited, `%[hdr(NAME)]`, and in requests who has logged in, `%[http_auth_group(LIST)]`. Behind it may stand
+//! `if` or `unless` and conditions in braces, all of which must hold: `ssl_fc`, `dst_port N…`, `src PREFIX…`, and
+//! `hdr(NAME)` with the ways to compare of [`compare`].
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
+mod compare;
+
+use compare::{Asked, Comparison};
+
 use super::field_name;
 use crate::l7::prefixes::PrefixSet;
 
 /// What expressions can ask about a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct Facts<'a> {
     /// The client.
     pub client: SocketAddr,
     /// The listener's port.
     pub port: u16,
     /// The client speaks TLS.
     pub is_tls: bool,
+    /// Who has logged in; empty when nobody had to.
+    pub user: &'a [u8],
 }
 
 /// Whose fields `hdr` reads: names of the fetch.
@@ -53,6 +60,7 @@ enum Piece {
     SourcePort,
     Port,
     Tls,
+    User,
     Field(HeaderName),
 }
 
@@ -68,7 +76,14 @@ enum Test {
     Port(Vec<u16>),
     Source(PrefixSet),
     Found(HeaderName),
-    Equals(HeaderName, Vec<Box<str>>),
+    Compared(FieldOf, Comparison),
+}
+
+/// A field, and whether each item of its lists has a value of its own (`hdr`) or the whole of it (`fhdr`).
+#[derive(Clone, Debug)]
+struct FieldOf {
+    name: HeaderName,
+    has_items: bool,
 }
 
 impl Expression {
@@ -94,7 +109,7 @@ impl Expression {
     }
 
     /// The value for this message; none when the condition does not hold, or the value cannot stand in a field.
-    pub fn value(&self, headers: &HeaderMap, facts: &Facts) -> Option<HeaderValue> {
+    pub fn value(&self, headers: &HeaderMap, facts: &Facts<'_>) -> Option<HeaderValue> {
         let holds = self
             .conditions
             .iter()
@@ -138,10 +153,15 @@ impl Value {
                         continue;
                     }
                     (_, Some(name)) => Piece::Field(field(name)?),
+                    _ if fetches == REQUEST && argument(fetch, &["http_auth_group"]).is_some() => Piece::User,
                     _ => {
-                        let known = "src, src_port, dst_port, ssl_fc, env(NAME)";
+                        let user = if fetches == REQUEST {
+                            ", http_auth_group(LIST)"
+                        } else {
+                            ""
+                        };
                         return Err(format!(
-                            "`%[{fetch}]` is not one of {known}, {}(NAME)",
+                            "`%[{fetch}]` is not one of src, src_port, dst_port, ssl_fc, env(NAME), {}(NAME){user}",
                             fetches.join("(NAME), ")
                         ));
                     }
@@ -164,7 +184,7 @@ impl Value {
 }
 
 impl Piece {
-    fn append(&self, out: &mut Vec<u8>, headers: &HeaderMap, facts: &Facts) {
+    fn append(&self, out: &mut Vec<u8>, headers: &HeaderMap, facts: &Facts<'_>) {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = match self {
@@ -173,6 +193,7 @@ impl Piece {
             Piece::SourcePort => write!(text, "{}", facts.client.port()),
             Piece::Port => write!(text, "{}", facts.port),
             Piece::Tls => write!(text, "{}", u8::from(facts.is_tls)),
+            Piece::User => return out.extend_from_slice(facts.user),
             // The last one, as HAProxy's fetch without an index.
             Piece::Field(name) => {
                 let last = headers.get_all(name).iter().next_back();
@@ -184,14 +205,17 @@ impl Piece {
 }
 
 impl Condition {
-    fn holds(&self, headers: &HeaderMap, facts: &Facts) -> bool {
+    fn holds(&self, headers: &HeaderMap, facts: &Facts<'_>) -> bool {
         let holds = match &self.test {
             Test::Tls => facts.is_tls,
             Test::Port(ports) => ports.contains(&facts.port),
             Test::Source(prefixes) => prefixes.contains(facts.client.ip()),
             Test::Found(name) => headers.contains_key(name),
-            Test::Equals(name, values) => (headers.get_all(name).iter())
-                .any(|value| values.iter().any(|want| value.as_bytes() == want.as_bytes())),
+            Test::Compared(field, comparison) => headers.get_all(&field.name).iter().any(|value| {
+                let value = value.as_bytes();
+                let mut items = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                comparison.holds(value) || field.has_items && items.any(|item| comparison.holds(item))
+            }),
         };
         holds != self.is_negated
     }
@@ -241,7 +265,14 @@ fn conditions(words: &[String], fetches: Fetches) -> Result<Vec<Condition>, Stri
 }
 
 fn test(words: &[String], fetches: Fetches) -> Result<Test, String> {
-    let unknown = || format!("the condition `{}` is not supported", words.join(" "));
+    let unknown = || {
+        let text = words.join(" ");
+        let known =
+            "ssl_fc, dst_port, src and hdr(NAME), also as hdr_beg, hdr_end, hdr_sub, hdr_dom, hdr_reg";
+        let native =
+            "paths, methods and agents are servicePath.N, allowedMethods.N, userAgent.N of a destination";
+        format!("the condition `{text}` is not supported: there are {known}; {native}")
+    };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let [fetch, values @ ..] = &words[..] else {
         return Err("has an empty condition".into());
@@ -253,14 +284,21 @@ fn test(words: &[String], fetches: Fetches) -> Result<Test, String> {
             ports.map(Test::Port).map_err(|_| unknown())
         }
         ("src", [_, ..]) => PrefixSet::parse(values.iter().copied()).map(Test::Source),
-        (fetch, values) => match (argument(fetch, fetches).ok_or_else(unknown)?, values) {
-            (name, ["-m", "found"]) => Ok(Test::Found(field(name)?)),
-            (name, [first, ..]) if !first.starts_with('-') => {
-                let values = values.iter().map(|value| (*value).into()).collect();
-                Ok(Test::Equals(field(name)?, values))
+        (fetch, values) => {
+            let (function, rest) = fetch.split_once('(').ok_or_else(unknown)?;
+            let (function, ending) = compare::ending(function);
+            if !fetches.contains(&function) {
+                return Err(unknown());
             }
-            _ => Err(unknown()),
-        },
+            let name = field(rest.strip_suffix(')').ok_or_else(unknown)?.trim())?;
+            Ok(match Asked::parse(ending, values)? {
+                Asked::Found => Test::Found(name),
+                Asked::Value(comparison) => {
+                    let has_items = !function.ends_with("fhdr");
+                    Test::Compared(FieldOf { name, has_items }, comparison)
+                }
+            })
+        }
     }
 }
 
@@ -300,7 +338,9 @@ mod tests {
             client: "[::ffff:192.0.2.1]:5".parse().unwrap(),
             port: 443,
             is_tls: true,
+            user: b"me",
         };
+        headers.append("x-list", HeaderValue::from_static("Anna, www.Acme.com:80"));
         let value = Expression::parse(text, REQUEST)?.value(&headers, &facts);
         Ok(value.map(|value| value.to_str().unwrap().to_owned()))
     }
@@ -319,6 +359,7 @@ mod tests {
             ("if", "if"),
             ("x%[env(CARGO_PKG_NAME)]", "xproxy-user"),
             ("100%", "100%"),
+            ("%[http_auth_group(defaultUsers)]", "me"),
         ] {
             assert_eq!(value(text).unwrap().as_deref(), Some(want), "{text}");
         }
@@ -336,6 +377,26 @@ mod tests {
             ("if { hdr(X-In) -m found }", true),
             ("if { hdr(X-In) a }", true),
             ("if { hdr(X-In) c }", false),
+            ("if { hdr(X-In) -m str c b }", true),
+            ("if { hdr(X-List) Anna }", true),
+            ("if { hdr(X-List) anna }", false),
+            ("if { hdr(X-List) -i anna }", true),
+            ("if { req.fhdr(X-List) Anna }", false),
+            ("if { req.fhdr_beg(X-List) Anna }", true),
+            ("if { hdr_beg(X-List) www }", true),
+            ("if { hdr_beg(X-List) cme }", false),
+            ("if { hdr_end(X-List) :80 }", true),
+            ("if { hdr_end(X-List) -- -80 :80 }", true),
+            ("if { hdr_sub(X-List) acme }", false),
+            ("if { hdr_sub(X-List) -i acme }", true),
+            ("if { hdr(X-List) -i -m sub acme }", true),
+            ("if { hdr_dom(X-List) Acme.com }", true),
+            ("if { hdr_dom(X-List) -i acme }", true),
+            ("if { hdr_dom(X-List) cme.com }", false),
+            ("if { hdr_reg(X-List) ^A.{2}a$ }", true),
+            ("if { hdr_reg(X-List) -i ^WWW\\.(acme|other)\\. }", true),
+            ("if { hdr_reg(X-List) ^WWW }", false),
+            ("if { hdr_sub(X-None) a }", false),
             ("if { ssl_fc } { dst_port 80 }", false),
             ("if { ssl_fc } !{ dst_port 80 }", true),
             ("unless { ssl_fc } { dst_port 80 }", true),
@@ -357,7 +418,15 @@ mod tests {
             "v if is_acl",
             "v if { ssl_fc",
             "v if { path /a }",
-            "v if { hdr(X) -m reg x }",
+            "%[http_auth_group]",
+            "v if { path_beg /a }",
+            "v if { hdr(X) -m ip 10.0.0.1 }",
+            "v if { hdr(X) -f file }",
+            "v if { hdr_beg(X) }",
+            "v if { hdr_beg(X) -m found }",
+            "v if { hdr_reg(X) ( }",
+            "v if { hdr_cnt(X) 1 }",
+            "v if { res.hdr_beg(X) a }",
             "v if { src nowhere }",
             "v if { ssl_fc } or { ssl_fc }",
             "v if { }",
@@ -366,5 +435,9 @@ mod tests {
             assert!(value(text).is_err(), "{text}");
         }
         assert!(Expression::parse("%[res.hdr(a)]", RESPONSE).is_ok());
+        assert!(Expression::parse("v if { res.hdr_beg(a) b }", RESPONSE).is_ok());
+        assert!(Expression::parse("%[http_auth_group(a)]", RESPONSE).is_err());
+        let error = value("v if { path_beg /a }").unwrap_err();
+        assert!(error.contains("servicePath.N"), "{error}");
     }
 }

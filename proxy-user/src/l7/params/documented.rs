@@ -67,3 +67,36 @@ fn every_parameter_stands_in_the_table_and_does_what_it_says() {
         }
     }
 }
+
+#[test]
+fn header_rules_know_what_the_table_says() {
+    let settings = settings(Path::new("/nonexistent"));
+    let mut services = Table::new(Arc::default(), settings);
+    for row in rows("Header rules") {
+        let mut params = Params::default();
+        for (name, value) in [
+            ("serviceName", "s"),
+            ("servicePath", "/"),
+            ("port", "1"),
+            ("setReqHeader", row.example.as_str()),
+        ] {
+            params.0.push((name.into(), value.into()));
+        }
+        let (spec, problems) = read_service(&params, services.defaults());
+        let problem = (problems.into_iter().next()).or_else(|| services.check(&spec).err());
+        match (row.status.as_str(), problem) {
+            ("same", None) => {}
+            ("refused", Some(problem)) => {
+                assert_eq!(problem.name, "setReqHeader", "{problem}");
+                // It says what there is instead.
+                let text = problem.to_string();
+                assert!(
+                    text.contains("servicePath.N") || text.contains("src_port"),
+                    "{}: {text}",
+                    row.name
+                );
+            }
+            (status, problem) => panic!("{} is {status} in the table: {problem:?}", row.name),
+        }
+    }
+}

@@ -232,3 +232,36 @@ fn header_rules_know_the_connection() {
     assert_eq!(reply.field("x-port"), Some(&*site.data().port().to_string()));
     assert_eq!(reply.field("x-length"), Some(&*format!("is {}", seen.len())));
 }
+
+#[test]
+fn a_service_is_told_who_has_logged_in() {
+    let site = Site::start();
+    let query = format!(
+        "serviceName=a&servicePath=/&outboundHostname=127.0.0.1&port={}&users=anna:secret&setReqHeader={}",
+        echo_origin().port(),
+        encoded("X-User %[http_auth_group(aUsers)],X-Mobile yes if { hdr_sub(User-Agent) -i mobile }")
+    );
+    let reply = site.reconfigure(&query);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(site.get("/").status, 401);
+    let mut wire = site.connect();
+    wire.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nX-User: root\r\nUser-Agent: x Mobile/1\r\n\
+         Authorization: Basic YW5uYTpzZWNyZXQ=\r\n\r\n",
+    );
+    let seen = wire.reply().text();
+    assert_eq!(
+        (
+            field(&seen, "x-user"),
+            field(&seen, "x-mobile"),
+            field(&seen, "authorization")
+        ),
+        (Some("anna"), Some("yes"), None)
+    );
+    // Nobody has to log in here, so nobody has.
+    let open = site.reconfigure(&(query + "&ignoreAuthorization=true"));
+    assert_eq!(open.status, 200);
+    let mut wire = site.connect();
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\nX-User: root\r\n\r\n");
+    assert_eq!(field(&wire.reply().text(), "x-user"), Some(""));
+}
