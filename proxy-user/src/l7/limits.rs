@@ -334,6 +334,9 @@ pub const CERT_CHAIN_MAX: usize = 10;
 /// Bytes of a certificate's file name: 255 are what file systems allow, less what the temporary name adds.
 pub const CERT_NAME_BYTES_MAX: usize = 240;
 
+/// Between two lines of a worker about client certificates that are refused; all are counted.
+pub const CERT_REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Certificates: 10 000 × 16 KiB are 160 MiB.
 pub const CERTIFICATES_MAX: usize = 10_000;
 

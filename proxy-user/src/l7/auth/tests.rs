@@ -76,7 +76,8 @@ fn passes(guard: &Guard, list: &Arc<Credentials>, login: &str) -> bool {
     let lists = [list.clone()];
     let outcome = runtime.unwrap().block_on(guard.check(&lists, &mut headers));
     match outcome {
-        Ok(_) => {
+        Ok(user) => {
+            assert_eq!(login.split_once(':').unwrap().0.as_bytes(), user);
             assert!(!headers.contains_key(header::AUTHORIZATION));
             true
         }

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handshake.
 
+use std::cell::Cell;
+
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::settings::Tls;
+use crate::l7::limits;
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
 
@@ -35,7 +39,11 @@ impl Tls {
         let stream = match tokio::time::timeout(limit, handshake).await {
             Err(_) => return Err(Refusal::TlsTimeout),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "TLS handshake");
+                let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
+                match cause.and_then(why_refused) {
+                    Some(reason) if is_time_to_tell() => tracing::warn!(reason, "client certificate refused"),
+                    _ => tracing::debug!(%error, "TLS handshake"),
+                }
                 return Err(Refusal::TlsFailed);
             }
             Ok(Ok(stream)) => stream,
@@ -58,4 +66,31 @@ impl Tls {
         };
         Ok(Accepted { stream, handshake })
     }
+}
+
+/// Why a client's certificate is not taken; nothing if that is not what it is about.
+pub(super) fn why_refused(error: &rustls::Error) -> Option<String> {
+    let rustls::Error::InvalidCertificate(error) = error else {
+        return None;
+    };
+    let text = format!("{error:?}");
+    Some(match text.contains("UnsupportedCertVersion") {
+        true => "it is of X.509 version 1; issue it with extensions, which makes it version 3".into(),
+        false => text,
+    })
+}
+
+/// Anybody can send certificates, and none may fill the log with them.
+fn is_time_to_tell() -> bool {
+    thread_local! {
+        static TOLD: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let is_time = TOLD
+        .get()
+        .is_none_or(|told| now - told >= limits::CERT_REFUSED_LOG_INTERVAL);
+    if is_time {
+        TOLD.set(Some(now));
+    }
+    is_time
 }

@@ -138,6 +138,16 @@ impl Tls {
         }
     }
 
+    /// Why a client's certificate would not be taken now.
+    #[cfg(test)]
+    pub(in crate::l7) fn why_not(&self, own: &CertificateDer<'_>) -> Option<String> {
+        let outcome = self
+            .verifier
+            .as_ref()?
+            .verify_client_cert(own, &[], UnixTime::now());
+        super::accept::why_refused(&outcome.err()?)
+    }
+
     /// Whether ports with `:ssl` speak TLS.
     pub fn is_on(&self) -> bool {
         !self.current.0.load().is_empty()

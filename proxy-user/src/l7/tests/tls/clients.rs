@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Client certificates, and that nothing gets around them: resumption, another replica's tickets, early data.
 
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+
 use super::*;
 use crate::l7::secret::Secret;
 
@@ -119,4 +122,59 @@ fn early_data_is_never_offered() {
     let name = ServerName::try_from("a.org").unwrap();
     let mut again = ClientConnection::new(config.clone(), name).unwrap();
     assert!(again.early_data().is_none(), "the ticket allows early data");
+}
+
+/// A certificate of version 1, as `openssl x509 -req` makes it without extensions, its key and who issued it; good
+/// until 2126.
+const V1: [&str; 3] = [
+    include_str!("v1/certificate.pem"),
+    include_str!("v1/key.pem"),
+    include_str!("v1/authority.pem"),
+];
+
+/// Shows a certificate that rustls would not take for its own.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn one_of_version_1_is_refused_and_the_reason_can_be_told() {
+    let [certificate, key, authority] = V1.map(str::as_bytes);
+    let own = rustls::pki_types::CertificateDer::from_pem_slice(certificate).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key).unwrap();
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let mut config = ClientConfig::clone(&client(None, &[]));
+    config.client_auth_cert_resolver = Arc::new(Shows(Arc::new(CertifiedKey::new(vec![own.clone()], key))));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), authority).unwrap();
+    let roots = TlsSettings::read_authorities(file.path()).unwrap();
+    let site = site(|settings| settings.tls.client_authorities = Some(roots.clone()));
+    assert_eq!(site.put_certificate("a", &self_signed(&["a.org"])).status, 200);
+    let refused = connect(site.data(), "a.org", &Arc::new(config)).and_then(|mut tls| tls.read(&mut [0; 1]));
+    assert!(refused.is_err());
+    eventually("counted", || site.refused("tls_failed") == 1);
+    let settings = TlsSettings {
+        client_authorities: Some(roots),
+        ..TlsSettings::default()
+    };
+    let tls = crate::l7::tls::Tls::new(&settings, Arc::default()).unwrap();
+    let reason = tls.why_not(&own).unwrap();
+    assert!(
+        reason.contains("version 1") && reason.contains("version 3"),
+        "{reason}"
+    );
+    // Others are told as rustls tells them.
+    let (stranger, _) = Authority::new("others").issue(&["me"]);
+    let stranger = rustls::pki_types::CertificateDer::from_pem_slice(stranger.as_bytes()).unwrap();
+    let reason = tls.why_not(&stranger).unwrap();
+    assert!(reason.contains("UnknownIssuer"), "{reason}");
 }
