@@ -33,8 +33,8 @@ use super::limits;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::router::{FrontRedirect, RedirectWhen, Route, Rule, Subject};
+use super::stats::InProgress;
 use super::stats::page::{self, Wanted};
-use super::stats::{BytesIn, InProgress};
 use super::tls::Handshake;
 use super::tunnel;
 use super::upstream::response::ResponseBody;
@@ -236,8 +236,8 @@ async fn forward(
     client.state.knows_early(request.version() == Version::HTTP_11);
     let (parts, body) = request.into_parts();
     let head = upstream_head(parts, &rule.policy, &rule.upstream, &host, client, &user)?;
-    let count = end.backend.as_ref().map(InProgress::bytes_in);
-    let reply = send(client, rule, head, &host, upgrade.as_ref(), body, count).await?;
+    let backend = end.backend.as_ref();
+    let reply = send(client, rule, head, &host, upgrade.as_ref(), body, backend).await?;
     respond(client, reply, rule, upgrade, wish)
 }
 
@@ -518,7 +518,7 @@ async fn send(
     host: &str,
     upgrade: Option<&Upgrade>,
     body: Incoming,
-    count: Option<BytesIn>,
+    backend: Option<&InProgress>,
 ) -> Result<Reply, Refusal> {
     let worker = &client.worker;
     let (mut body_to_send, mut progress, mut opener) = (ToUpstream::Empty, None, None);
@@ -539,7 +539,7 @@ async fn send(
             timeout: worker.shared.settings.timeouts.client,
             alarm: Alarm::default(),
             waits_since: None,
-            count,
+            count: backend.map(InProgress::bytes_in),
             conn: client.state.clone(),
             has_ended: false,
         });
@@ -556,6 +556,7 @@ async fn send(
         keep_alive: rule.policy.keep_alive,
         timeout: rule.policy.timeout_server,
         early: &|status, headers| client.state.early_answer(status, headers),
+        backend,
     };
     upstream::send::send(&worker.group(&rule.upstream), &mut call).await
 }

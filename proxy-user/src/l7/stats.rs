@@ -13,6 +13,7 @@ use super::metrics::Cell;
 use super::refusal::Refusal;
 use super::slots::Slots;
 
+pub mod checks;
 pub mod csv;
 pub mod page;
 pub mod prometheus;
@@ -55,6 +56,14 @@ pub struct Shard {
     pub response_errors: Cell,
     /// By class: other, 1xx … 5xx.
     pub responses: [Cell; 6],
+    /// Requests that wait for their turn.
+    pub queue: Cell,
+    /// The most at a time.
+    pub queue_max: Cell,
+    /// Requests that were sent, and connections that were tried, once more.
+    pub retries: Cell,
+    /// Those of them that went to another task.
+    pub redispatches: Cell,
 }
 
 impl Backend {
@@ -101,6 +110,23 @@ impl InProgress {
         &self.backend.0.shards[self.worker]
     }
 
+    /// Counts a request that waits for its turn, until the result is dropped.
+    pub fn waits(&self) -> Waits<'_> {
+        let shard = self.shard();
+        shard.queue.up();
+        let waiting = shard.queue.get();
+        shard.queue_max.add(waiting.saturating_sub(shard.queue_max.get()));
+        Waits(shard)
+    }
+
+    /// Counts so many attempts more, to another task or not.
+    pub fn tried_again(&self, times: usize, is_elsewhere: bool) {
+        self.shard().retries.add(times as u64);
+        if is_elsewhere {
+            self.shard().redispatches.add(times as u64);
+        }
+    }
+
     /// What the request's body adds to.
     pub fn bytes_in(&self) -> BytesIn {
         BytesIn(self.backend.clone(), self.worker)
@@ -128,6 +154,15 @@ impl InProgress {
     /// The backend's and the server's names.
     pub fn names(&self) -> (&str, &str) {
         (&self.backend.0.name, &self.backend.0.server)
+    }
+}
+
+/// A request that waits for its turn.
+pub struct Waits<'a>(&'a Shard);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.queue.down();
     }
 }
 

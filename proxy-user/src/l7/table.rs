@@ -22,6 +22,7 @@ use super::slots::Slots;
 use super::source::{Clock, Kept, KeptService, Source};
 use super::spec::ServiceSpec;
 use super::stats::Backends;
+use super::stats::checks::Checks;
 use super::tls;
 use super::upstream::{Target, Upstream};
 
@@ -469,6 +470,7 @@ impl Upstreams for UpstreamSlots {
             slot,
             generation,
             target,
+            checks: Checks::default(),
         })
     }
 }

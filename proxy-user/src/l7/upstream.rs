@@ -40,6 +40,8 @@ use std::sync::Arc;
 
 pub use target::Target;
 
+use super::stats::checks::Checks;
+
 /// A target with a number. *Who writes it*: [`super::table`]. Workers find their group for it by `slot`; a slot is
 /// given to another upstream only when nothing refers to the old one any more.
 #[derive(Debug)]
@@ -50,4 +52,6 @@ pub struct Upstream {
     pub generation: u64,
     /// Where requests go, and how. Equal targets share an upstream.
     pub target: Arc<Target>,
+    /// What active checks have found.
+    pub checks: Checks,
 }

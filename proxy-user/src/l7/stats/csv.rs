@@ -29,7 +29,22 @@ fn field(row: &Row, column: &str, at: usize) -> String {
         // A comma in a name would shift every column behind it.
         "pxname" => return row.proxy.replace([',', '"', '\n'], "_"),
         "svname" => return row.server.replace([',', '"', '\n'], "_"),
-        "status" => return if is_frontend { "OPEN" } else { "UP" }.into(),
+        "status" => return row.status().into(),
+        "qcur" if !is_frontend => row.queue,
+        "qmax" if !is_frontend => row.queue_max,
+        "wretr" if !is_frontend => row.retries,
+        "wredis" if !is_frontend => row.redispatches,
+        "chkfail" | "check_duration" | "downtime" => {
+            let seen = row.checks.filter(|_| row.kind == Kind::Server);
+            return seen.map_or_else(String::new, |seen| {
+                let number = match column {
+                    "chkfail" => seen.failures,
+                    "downtime" => seen.downtime.as_secs(),
+                    _ => seen.took.as_millis() as u64,
+                };
+                number.to_string()
+            });
+        }
         "scur" => row.sessions,
         "smax" => row.sessions_max,
         "slim" => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
 use super::csv;
-use super::rows::{Kind, Row};
+use super::rows::Row;
 use crate::l7::auth::Credentials;
 
 /// How often a browser asks again.
@@ -89,9 +89,7 @@ const COLUMNS: &[Column] = &[
     ("4xx", |row| row.responses[4].to_string()),
     ("5xx", |row| row.responses[5].to_string()),
     ("Other", |row| row.responses[0].to_string()),
-    ("Status", |row| {
-        if row.kind == Kind::Frontend { "OPEN" } else { "UP" }.into()
-    }),
+    ("Status", |row| row.status().into()),
 ];
 
 fn html(rows: &[Row]) -> String {

@@ -28,7 +28,22 @@ const METRICS: &[(&str, &[Kind], Value)] = {
             Some(row.connection_errors)
         }),
         ("response_errors_total", UPSTREAM, |row| Some(row.response_errors)),
-        ("up", UPSTREAM, |_| Some(1)),
+        ("current_queue", UPSTREAM, |row| Some(row.queue)),
+        ("max_queue", UPSTREAM, |row| Some(row.queue_max)),
+        ("retry_warnings_total", UPSTREAM, |row| Some(row.retries)),
+        ("redispatch_warnings_total", UPSTREAM, |row| {
+            Some(row.redispatches)
+        }),
+        ("check_failures_total", &[Server], |row| {
+            row.checks.map(|seen| seen.failures)
+        }),
+        ("check_duration_milliseconds", &[Server], |row| {
+            row.checks.map(|seen| seen.took.as_millis() as u64)
+        }),
+        ("downtime_seconds_total", &[Server], |row| {
+            row.checks.map(|seen| seen.downtime.as_secs())
+        }),
+        ("up", UPSTREAM, |row| Some(row.is_up().into())),
         ("weight", UPSTREAM, |_| Some(1)),
         ("current_session_rate", ALL, |row| Some(row.rate.now)),
         ("max_session_rate", ALL, |row| Some(row.rate.max)),

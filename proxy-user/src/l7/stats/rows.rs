@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Backend;
+use super::checks::Seen;
 use super::rates::{Rate, Rates};
 use crate::l7::metrics::{Cell, Counters};
 use crate::l7::router::Snapshot;
+use crate::l7::upstream::Upstream;
 
 /// What a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,27 @@ pub struct Row {
     pub rate: Rate,
     pub responses: [u64; 6],
     pub requests: u64,
+    pub queue: u64,
+    pub queue_max: u64,
+    pub retries: u64,
+    pub redispatches: u64,
+    pub checks: Option<Seen>,
+}
+
+impl Row {
+    /// Whether it can serve, as far as anybody asks.
+    pub fn is_up(&self) -> bool {
+        self.checks.is_none_or(|seen| seen.is_up)
+    }
+
+    /// HAProxy's word for it.
+    pub fn status(&self) -> &'static str {
+        match (self.kind, self.is_up()) {
+            (Kind::Frontend, _) => "OPEN",
+            (_, true) => "UP",
+            (_, false) => "DOWN",
+        }
+    }
 }
 
 /// The only frontend for HTTP, as in the original.
@@ -61,18 +84,26 @@ pub fn all(counters: &[Arc<Counters>], snapshot: &Snapshot, sessions_limit: u64,
             .iter()
             .map(|(name, backends)| of_streams(name, backends.values(), rates)),
     );
-    let mut backends: BTreeMap<(&str, &str), &Backend> = BTreeMap::new();
+    let mut backends: BTreeMap<(&str, &str), (&Backend, Option<&Upstream>)> = BTreeMap::new();
     for rule in snapshot.services.iter().flat_map(|service| &service.rules) {
-        backends.insert((&rule.stats.name, &rule.stats.server), &rule.stats);
+        let key = (&*rule.stats.name, &*rule.stats.server);
+        backends.insert(key, (&rule.stats, Some(&rule.upstream)));
     }
-    backends.extend(streams.into_values().flatten());
-    for backend in backends.into_values() {
-        let row = self::backend(backend, rates);
+    let of_streams = streams.into_values().flatten();
+    backends.extend(of_streams.map(|(key, backend)| (key, (backend, None))));
+    for (backend, upstream) in backends.into_values() {
+        let target = upstream.map(|upstream| &upstream.target);
+        let row = Row {
+            sessions_limit: target.and_then(|target| target.requests_max).map(u64::from),
+            checks: upstream
+                .filter(|upstream| upstream.target.check.is_some())
+                .map(|upstream| upstream.checks.seen()),
+            ..self::backend(backend, rates)
+        };
         // One server stands for all tasks, as it does for the VIP in the original.
         rows.push(Row {
             kind: Kind::Server,
             server: backend.server.clone(),
-            sessions_limit: None,
             ..row.clone()
         });
         rows.push(row);
@@ -105,6 +136,11 @@ fn frontend(counters: &[Arc<Counters>], sessions_limit: u64, rates: &Rates) -> R
         rate: rates.of(FRONTEND, "FRONTEND"),
         responses,
         requests: responses.iter().sum(),
+        queue: 0,
+        queue_max: 0,
+        retries: 0,
+        redispatches: 0,
+        checks: None,
     }
 }
 
@@ -129,6 +165,11 @@ fn of_streams<'a>(name: &str, backends: impl Iterator<Item = &'a &'a Backend>, r
         rate: rates.of(name, "FRONTEND"),
         responses: [0; 6],
         requests: 0,
+        queue: 0,
+        queue_max: 0,
+        retries: 0,
+        redispatches: 0,
+        checks: None,
     }
 }
 
@@ -154,5 +195,10 @@ fn backend(backend: &Backend, rates: &Rates) -> Row {
         rate: rates.of(&backend.name, &backend.server),
         responses: std::array::from_fn(|class| sum(&|shard| &shard.responses[class])),
         requests: total,
+        queue: sum(&|shard| &shard.queue),
+        queue_max: sum(&|shard| &shard.queue_max),
+        retries: sum(&|shard| &shard.retries),
+        redispatches: sum(&|shard| &shard.redispatches),
+        checks: None,
     }
 }

@@ -129,6 +129,70 @@ fn prometheus_has_the_exporters_names() {
     }
 }
 
+/// Every name that the original's exporter has, but for those of the Go runtime.
+#[test]
+fn prometheus_has_all_of_the_exporters_names() {
+    const ALL: &str = "current_sessions max_sessions connections_total bytes_in_total bytes_out_total \
+                       current_session_rate max_session_rate http_responses_total limit_sessions";
+    const FRONTEND: &str =
+        "requests_denied_total request_errors_total limit_session_rate http_requests_total";
+    const UPSTREAM: &str = "current_queue max_queue connection_errors_total response_errors_total \
+                            retry_warnings_total redispatch_warnings_total up weight";
+    const SERVER: &str = "check_failures_total downtime_seconds_total check_duration_milliseconds";
+    let site = Site::start();
+    // What there is only of a service that is checked, and of one that has a limit.
+    let query = format!(
+        "serviceName=s&servicePath=/&outboundHostname=127.0.0.1&port={}&checkTcp=true&maxRequests=100",
+        echo_origin().port()
+    );
+    assert_eq!(site.reconfigure(&query).status, 200);
+    assert_eq!(site.get("/").status, 200);
+    let text = site.api("/metrics").text();
+    for (kind, lists) in [
+        ("frontend", [ALL, FRONTEND, ""]),
+        ("backend", [ALL, UPSTREAM, ""]),
+        ("server", [ALL, UPSTREAM, SERVER]),
+    ] {
+        for name in lists.iter().flat_map(|list| list.split_whitespace()) {
+            let name = format!("\nhaproxy_{kind}_{name}{{");
+            assert!(text.contains(&name), "{name} in {text}");
+        }
+    }
+    for name in [
+        "up",
+        "exporter_total_scrapes",
+        "exporter_csv_parse_failures",
+        "exporter_build_info",
+    ] {
+        assert!(text.contains(&format!("\nhaproxy_{name}")), "{name}");
+    }
+}
+
+#[test]
+fn a_repetition_is_a_retry_of_its_backend() {
+    let site = Site::with(|settings| settings.workers = 1);
+    // Each connection serves one request and then dies with the next on it.
+    site.route_all(origin(|_, mut wire| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        wire.head();
+    }));
+    let retries = |site: &Site| {
+        let text = site.api("/metrics").text();
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("haproxy_backend_retry_warnings_total{"));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    eventually("a request meets a connection that dies", || {
+        assert_eq!(site.get("/").status, 200);
+        retries(&site) > 0
+    });
+    assert_eq!(
+        retries(&site),
+        site.metric("portico_proxy_upstream_retries_total")
+    );
+}
+
 #[test]
 fn counters_survive_a_change_of_their_service_and_rates_are_seen() {
     let site = traffic();

@@ -89,6 +89,19 @@ fn wait_for_tasks(site: &Site, want: &[&str]) {
     }
 }
 
+/// The sum of a metric over its labels.
+fn exported(site: &Site, name: &str) -> u64 {
+    let text = site.api("/metrics").text();
+    let values = text
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
+    let values: Vec<u64> = values
+        .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(!values.is_empty(), "{name} in {text}");
+    values.iter().sum()
+}
+
 #[test]
 fn every_task_gets_its_share_with_every_method() {
     let dns = Dns::start();
@@ -348,6 +361,13 @@ fn a_task_that_fails_its_check_gets_nothing_until_it_is_well() {
     wait_for_tasks(&site, &["2", "3"]);
     ill.store(true, Ordering::Relaxed);
     wait_for_tasks(&site, &["2"]);
+    let server = |name: &str| exported(&site, &format!("haproxy_server_{name}"));
+    assert!(server("check_failures_total") > 0);
+    assert_eq!(
+        (server("up"), server("downtime_seconds_total")),
+        (1, 0),
+        "another task is well"
+    );
     ill.store(false, Ordering::Relaxed);
     wait_for_tasks(&site, &["2", "3"]);
     // A service whose every task is down answers at once.
@@ -358,6 +378,13 @@ fn a_task_that_fails_its_check_gets_nothing_until_it_is_well() {
         site.get("/");
         assert!(Instant::now() < deadline);
     }
+    eventually("all workers say that it is down", || server("up") == 0);
+    assert_eq!(exported(&site, "haproxy_backend_up"), 0);
+    let csv = site.api("/v1/docker-flow-proxy/metrics").text();
+    assert!(csv.contains(",DOWN,"), "{csv}");
+    eventually("for how long", || server("downtime_seconds_total") > 0);
+    ill.store(false, Ordering::Relaxed);
+    eventually("it is up again", || server("up") == 1);
 }
 
 #[test]
@@ -397,6 +424,9 @@ fn requests_beyond_the_limit_wait_or_are_turned_away() {
         assert!(Instant::now() < deadline);
     };
     assert_eq!((third.status, third.field("retry-after")), (503, Some("1")));
+    let waiting = exported(&site, "haproxy_backend_current_queue");
+    assert!(waiting > 0 && exported(&site, "haproxy_server_max_queue") >= waiting);
+    assert_eq!(exported(&site, "haproxy_backend_limit_sessions"), 1);
     assert!(site.refused("queue_full") > 0);
     for wire in [&mut first, &mut second] {
         go.send(()).unwrap();

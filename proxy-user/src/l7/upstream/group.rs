@@ -174,9 +174,18 @@ impl Group {
     /// Begins to ask after the health of its tasks, if it should.
     pub fn watch(self: &Rc<Self>, worker: &Rc<Worker>) {
         if let Some(check) = &self.target.check {
-            let watch = health::watch(Rc::downgrade(self), Rc::downgrade(worker), check.clone());
+            let known = health::Known {
+                worker: worker.index,
+                upstream: self.upstream.clone(),
+            };
+            let watch = health::watch(Rc::downgrade(self), Rc::downgrade(worker), check.clone(), known);
             tokio::task::spawn_local(watch);
         }
+    }
+
+    /// Whether there is more than one task.
+    pub fn has_others(&self) -> bool {
+        self.tasks.borrow().len() > 1
     }
 
     /// The tasks in rotation.

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use super::Upstream;
 use super::group::Group;
 use super::task::Task;
 use crate::l7::limits;
@@ -100,15 +102,33 @@ impl Health {
     }
 }
 
+/// What a worker tells others of its checks, until it asks no more.
+pub struct Known {
+    /// The worker.
+    pub worker: usize,
+    /// Whose tasks they are.
+    pub upstream: std::sync::Weak<Upstream>,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.upstream.upgrade() {
+            upstream.checks.ended(self.worker);
+        }
+    }
+}
+
 /// Asks the tasks of a group until the group is given up.
-pub async fn watch(group: Weak<Group>, worker: Weak<Worker>, check: Check) {
+pub async fn watch(group: Weak<Group>, worker: Weak<Worker>, check: Check, known: Known) {
+    let known = Rc::new(known);
     loop {
         let interval = {
             let (Some(group), Some(worker)) = (group.upgrade(), worker.upgrade()) else {
                 return;
             };
             for task in group.tasks() {
-                tokio::task::spawn_local(ask(group.clone(), worker.clone(), task, check.clone()));
+                let (group, worker) = (group.clone(), worker.clone());
+                tokio::task::spawn_local(ask(group, worker, task, check.clone(), known.clone()));
             }
             worker.jitter(check.interval)
         };
@@ -116,15 +136,21 @@ pub async fn watch(group: Weak<Group>, worker: Weak<Worker>, check: Check) {
     }
 }
 
-async fn ask(group: Rc<Group>, worker: Rc<Worker>, task: Rc<Task>, check: Check) {
+async fn ask(group: Rc<Group>, worker: Rc<Worker>, task: Rc<Task>, check: Check, known: Rc<Known>) {
+    let began = Instant::now();
     let answer = tokio::time::timeout(check.timeout, question(&group, &task, &check.kind));
     let is_well = answer.await.unwrap_or(false);
     if !is_well {
         worker.counters.health_failures.up();
     }
+    let took = began.elapsed();
     if task.health.found(is_well, &check) {
         let host = &group.target.host;
         tracing::info!(host, task = %task.address, up = is_well, "health");
+    }
+    if let Some(upstream) = known.upstream.upgrade() {
+        let any_is_up = group.tasks().iter().any(|task| task.health.is_up());
+        upstream.checks.asked(known.worker, is_well, took, any_is_up);
     }
 }
 

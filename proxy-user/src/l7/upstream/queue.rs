@@ -46,14 +46,15 @@ impl Queue {
         }
     }
 
-    /// Waits for a turn.
-    pub async fn enter(&self) -> Result<Turn, Refusal> {
+    /// Waits for a turn; `waits` is called if there is none at once, and what it gives is kept until there is.
+    pub async fn enter<W>(&self, waits: impl FnOnce() -> W) -> Result<Turn, Refusal> {
         let Some(turns) = &self.turns else {
             return Ok(Turn(None));
         };
         if let Ok(permit) = turns.clone().try_acquire_owned() {
             return Ok(Turn(Some(permit)));
         }
+        let _waits = waits();
         Box::pin(self.wait(turns)).await
     }
 
@@ -78,13 +79,16 @@ mod tests {
     #[tokio::test]
     async fn requests_beyond_the_limit_wait_then_are_refused() {
         let queue = Queue::new(Some(2), 1, Duration::from_millis(20), 1);
-        let (first, _second) = (queue.enter().await.unwrap(), queue.enter().await.unwrap());
+        let (first, _second) = (
+            queue.enter(|| ()).await.unwrap(),
+            queue.enter(|| ()).await.unwrap(),
+        );
         let began = tokio::time::Instant::now();
-        let (third, fourth) = tokio::join!(queue.enter(), queue.enter());
+        let (third, fourth) = tokio::join!(queue.enter(|| ()), queue.enter(|| ()));
         assert_eq!(third.err(), Some(Refusal::QueueTimeout));
         assert!(began.elapsed() >= Duration::from_millis(20));
         assert_eq!(fourth.err(), Some(Refusal::QueueFull));
-        let waiting = queue.enter();
+        let waiting = queue.enter(|| ());
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         drop(first);
@@ -95,10 +99,10 @@ mod tests {
     #[tokio::test]
     async fn without_a_limit_nobody_waits_and_a_small_one_is_one_for_each_worker() {
         let queue = Queue::new(None, 0, Duration::ZERO, 8);
-        let turns: Vec<_> = futures_util::future::join_all((0..100).map(|_| queue.enter())).await;
+        let turns: Vec<_> = futures_util::future::join_all((0..100).map(|_| queue.enter(|| ()))).await;
         assert!(turns.iter().all(Result::is_ok));
         let queue = Queue::new(Some(2), 0, Duration::ZERO, 8);
-        let _turn = queue.enter().await.unwrap();
-        assert_eq!(queue.enter().await.err(), Some(Refusal::QueueFull));
+        let _turn = queue.enter(|| ()).await.unwrap();
+        assert_eq!(queue.enter(|| ()).await.err(), Some(Refusal::QueueFull));
     }
 }

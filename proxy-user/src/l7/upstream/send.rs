@@ -33,6 +33,7 @@ use crate::l7::clock::{self, Alarm};
 use crate::l7::limits;
 use crate::l7::proxy_protocol::Peers;
 use crate::l7::refusal::Refusal;
+use crate::l7::stats::InProgress;
 use crate::l7::worker::Worker;
 
 /// A request, ready to be sent.
@@ -59,6 +60,16 @@ pub struct Call<'a> {
     pub timeout: Duration,
     /// Told of answers before the answer, but not of 100.
     pub early: &'a dyn Fn(StatusCode, &HeaderMap),
+    /// Where it is counted.
+    pub backend: Option<&'a InProgress>,
+}
+
+impl Call<'_> {
+    fn tried_again(&self, group: &Group, times: usize, is_elsewhere: bool) {
+        if let Some(backend) = self.backend.filter(|_| times > 0) {
+            backend.tried_again(times, is_elsewhere && group.has_others());
+        }
+    }
 }
 
 /// What a task answered.
@@ -90,12 +101,17 @@ struct Failure {
 
 /// Sends a request and waits for the head of the answer.
 pub async fn send(group: &Rc<Group>, call: &mut Call<'_>) -> Result<Reply, Refusal> {
-    let turn = group.queue.enter().await?;
+    let backend = call.backend;
+    let waits = || backend.map(InProgress::waits);
+    let turn = group.queue.enter(waits).await?;
     let pick = pick(group, call);
     group.budget.deposit();
     let (mut tried, mut fresh, mut retries) = (Vec::new(), false, 0);
     loop {
-        let leased = group.lease(call.worker, pick, &mut tried, fresh).await?;
+        let before = tried.len();
+        let leased = group.lease(call.worker, pick, &mut tried, fresh).await;
+        call.tried_again(group, tried.len() - before, true);
+        let leased = leased?;
         let task = leased.task().clone();
         let was_reused = matches!(&leased, Leased::H1(lease) if lease.is_reused);
         if was_reused {
@@ -119,6 +135,7 @@ pub async fn send(group: &Rc<Group>, call: &mut Call<'_>) -> Result<Reply, Refus
         if was_reused && is_harmless {
             fresh = true;
             call.worker.counters.upstream_retries.up();
+            call.tried_again(group, 1, false);
             continue;
         }
         if !matches!(failure.refusal, Refusal::BodyInvalid | Refusal::BodyTimeout) {
@@ -133,6 +150,7 @@ pub async fn send(group: &Rc<Group>, call: &mut Call<'_>) -> Result<Reply, Refus
         }
         retries += 1;
         call.worker.counters.upstream_retries.up();
+        call.tried_again(group, 1, true);
         tried.push(task);
     }
 }
