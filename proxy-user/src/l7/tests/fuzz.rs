@@ -313,7 +313,14 @@ fn suspicious_origin() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
                         return;
                     }
                     if size == 0 {
-                        wire.head();
+                        // Trailers; whoever sent them may be gone.
+                        let mut line = String::new();
+                        while line.trim_end() != "" || line.is_empty() {
+                            line.clear();
+                            if !matches!(wire.stream.read_line(&mut line), Ok(length) if length > 0) {
+                                return;
+                            }
+                        }
                         break;
                     }
                 }

@@ -113,7 +113,8 @@ fn an_idle_connection_is_closed_without_an_answer() {
 
 #[test]
 fn faults_of_the_upstream_have_their_own_codes() {
-    let site = Site::with(|settings| settings.timeouts.server = Duration::from_millis(300));
+    // Longer than a busy machine takes to begin an origin's thread.
+    let site = Site::with(|settings| settings.timeouts.server = Duration::from_secs(2));
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     check(&site, request, 503, "no_route");
     let closed = TcpListener::bind((LOCAL, 0)).unwrap().local_addr().unwrap();
