@@ -249,5 +249,26 @@ fn returned(lab: &Lab, loss: Loss, pace: Pace) -> Result<Loss> {
     lab.wait_agents()?;
     // What a client and the engines remember of the dead node has to age out.
     pause(pace.away)?;
+    if lab.state.engine == Engine::Docker {
+        engines_disagree()?;
+    }
     Ok(loss)
+}
+
+/// Says which engines do not list tasks that run: an agent can send nobody to a task that its engine does not know.
+fn engines_disagree() -> Result<()> {
+    for (service, replicas) in [("go-demo", site::REPLICAS), ("proxy", 1)] {
+        for engine in NODES {
+            let mut listed = 0;
+            for node in NODES {
+                listed += docker::tasks_listed(engine, service, node)?;
+            }
+            if listed != replicas {
+                step(format!(
+                    "  the engine of {engine} lists {listed} of {replicas} task(s) of {service}"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
