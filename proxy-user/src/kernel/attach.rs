@@ -207,9 +207,16 @@ pub fn detach(links: &Path, name: &str) -> io::Result<()> {
         && links.join(name).exists()
         && !name.starts_with(NEW)
         && let Some(ifindex) = name.rsplit('-').next().and_then(|n| n.parse().ok())
-        && let Ok(interface) = interface_name(ifindex)
     {
-        clsact::detach(&interface)?;
+        match (interface_name(ifindex), qdisc_mark(links, ifindex)) {
+            (Ok(interface), _) => clsact::detach(&interface)?,
+            // The qdisc went with its interface, whose number another one may get.
+            (Err(_), Some(mark)) => match fs::remove_dir(mark) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            },
+            _ => {}
+        }
     }
     unpin(links, name)
 }

@@ -29,6 +29,9 @@ pub struct Places {
     pub purge: bool,
 }
 
+/// What the agent keeps in its state directory; whatever else is there is somebody else's.
+const KEPT: [&str; 3] = ["api.json", "api.new", "ipvs.next"];
+
 /// One thing of Portico's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
@@ -49,7 +52,7 @@ pub enum Thing {
     Settings(usize),
     /// The agent's socket.
     Socket(PathBuf),
-    /// The state directory.
+    /// What the agent keeps in the state directory, and the directory when it is empty then.
     State(PathBuf),
 }
 
@@ -80,18 +83,26 @@ impl fmt::Display for Thing {
 /// What is there, in the order in which it can be removed: nothing forwards into what is gone already.
 pub fn find(places: &Places) -> io::Result<Vec<Thing>> {
     let mut found = Vec::new();
-    let versions = versions(&places.bpffs)?;
+    // A directory anywhere else holds no pins, whatever its name is.
+    let pinned = places.bpffs.is_dir() && is_bpffs(&places.bpffs)?;
+    let versions = if pinned {
+        versions(&places.bpffs)?
+    } else {
+        Vec::new()
+    };
     for version in &versions {
         let links = version.join("links");
         found.extend(children(&links)?.into_iter().map(Thing::Link));
     }
     found.extend(versions.into_iter().map(Thing::Pins));
-    for mark in children(&places.bpffs.join(attach::QDISC_MARKS))? {
-        let index = mark.file_name().and_then(|name| name.to_str()?.parse().ok());
-        found.extend(index.map(|index| Thing::Qdisc(index, mark)));
-    }
-    if places.bpffs.is_dir() && is_bpffs(&places.bpffs)? && !is_mount(&places.bpffs) {
-        found.push(Thing::Folder(places.bpffs.clone()));
+    if pinned {
+        for mark in children(&places.bpffs.join(attach::QDISC_MARKS))? {
+            let index = mark.file_name().and_then(|name| name.to_str()?.parse().ok());
+            found.extend(index.map(|index| Thing::Qdisc(index, mark)));
+        }
+        if !is_mount(&places.bpffs) {
+            found.push(Thing::Folder(places.bpffs.clone()));
+        }
     }
     found.extend(netlink::tunnel()?.map(Thing::Tunnel));
     if let Some(owned) = ipvs::owned_by(&places.state)? {
@@ -149,8 +160,19 @@ pub fn remove(places: &Places, thing: &Thing) -> io::Result<()> {
         }
         Thing::Settings(_) => ipvs::settings::restore(&places.state),
         Thing::Socket(path) => gone(fs::remove_file(path)),
-        Thing::State(path) => gone(fs::remove_dir_all(path)),
+        Thing::State(path) => forget(path),
     }
+}
+
+/// Records of what could not be removed from IPVS stay: they are the only way to it.
+fn forget(state: &Path) -> io::Result<()> {
+    if ipvs::owned_by(state)?.is_some() || !ipvs::settings::changed(state)?.is_empty() {
+        return Err(io::Error::other("it says what is left in IPVS"));
+    }
+    for name in KEPT {
+        gone(fs::remove_file(state.join(name)))?;
+    }
+    empty(fs::remove_dir(state))
 }
 
 fn versions(bpffs: &Path) -> io::Result<Vec<PathBuf>> {
@@ -195,5 +217,56 @@ fn empty(result: io::Result<()>) -> io::Result<()> {
     match gone(result) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(folder: &Path) -> Places {
+        Places {
+            bpffs: folder.join("pins"),
+            state: folder.join("state"),
+            socket: folder.join("node.sock"),
+            purge: true,
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_no_bpffs_holds_no_pins() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("pins/v1/links")).unwrap();
+        fs::create_dir_all(folder.path().join("pins/clsact/1")).unwrap();
+        fs::write(folder.path().join("pins/v1/links/task-1"), "precious").unwrap();
+        let found = find(&places(folder.path())).unwrap();
+        assert!(
+            !found.iter().any(|thing| matches!(
+                thing,
+                Thing::Link(_) | Thing::Pins(_) | Thing::Qdisc(..) | Thing::Folder(_)
+            )),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn of_the_state_directory_goes_what_the_agent_keeps() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let state = Thing::State(places.state.clone());
+        fs::create_dir(&places.state).unwrap();
+        let names = ["api.json", "ipvs.owned", "precious"];
+        for name in names {
+            fs::write(places.state.join(name), "").unwrap();
+        }
+        let refused = remove(&places, &state).unwrap_err();
+        assert!(refused.to_string().contains("IPVS"), "{refused}");
+        assert!(names.iter().all(|name| places.state.join(name).exists()));
+        fs::remove_file(places.state.join("ipvs.owned")).unwrap();
+        remove(&places, &state).unwrap();
+        assert_eq!(children(&places.state).unwrap(), [places.state.join("precious")]);
+        fs::remove_file(places.state.join("precious")).unwrap();
+        remove(&places, &state).unwrap();
+        assert!(!places.state.exists());
     }
 }

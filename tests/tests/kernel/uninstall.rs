@@ -176,3 +176,28 @@ fn what_is_others_stays() {
         fs::remove_dir(&vault).unwrap();
     });
 }
+
+#[test]
+fn the_mark_of_a_qdisc_goes_with_its_interface() {
+    const NAME: &str = "the_mark_of_a_qdisc_goes_with_its_interface";
+    if !privileged(NAME) {
+        return;
+    }
+    if clsact::has_tcx() {
+        return println!("SKIPPED {NAME}: this kernel has tcx, so no qdisc is made");
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        ip("link add veth2 type veth peer name veth3");
+        let mut parts = started(&options);
+        let veth2 = proxy_user::kernel::netlink::interface_index("veth2").unwrap();
+        parts.datapath.attach_task_link(veth2).unwrap();
+        let mark = options.bpffs.join("clsact").join(veth2.to_string());
+        assert!(mark.is_dir());
+        ip("link del veth2");
+        parts.datapath.detach_task_link(veth2).unwrap();
+        assert!(!mark.exists(), "its number may be another interface's next");
+        drop(parts);
+        uninstall(&options);
+    });
+}

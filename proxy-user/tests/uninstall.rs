@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `portico node --uninstall` beside a real agent: refused while it runs, complete after a SIGKILL.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const CONFIG: &str = "node = \"a\"\n[[nodes]]\nname = \"a\"\naddress = \"192.0.2.1\"\n";
+
+/// What the calling thread's namespaces are left with goes with the test.
+fn said(line: &str) -> Output {
+    let mut words = line.split_whitespace();
+    Command::new(words.next().unwrap()).args(words).output().unwrap()
+}
+
+fn must(line: &str) {
+    let output = said(line);
+    assert!(output.status.success(), "{line}: {output:?}");
+}
+
+/// Links, addresses, neighbours, qdiscs and filters, and everything below the file system of the pins.
+fn inventory(folder: &Path) -> Vec<String> {
+    let mut found: Vec<String> = [
+        "ip -d link",
+        "ip addr",
+        "ip neigh",
+        "ip route",
+        "tc qdisc show",
+        "tc filter show dev veth0 ingress",
+    ]
+    .iter()
+    .map(|line| String::from_utf8(said(line).stdout).unwrap())
+    .collect();
+    let pins = said(&format!("find {}", folder.join("bpf").display()));
+    found.push(String::from_utf8(pins.stdout).unwrap());
+    found
+}
+
+fn portico(folder: &Path, verb: &str, flags: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+    let names = [
+        "PORTICO_BPFFS",
+        "PORTICO_STATE",
+        "PORTICO_SOCKET",
+        "PORTICO_CONFIG",
+    ];
+    let paths = ["bpf/portico", "state", "node.sock", "portico.toml"];
+    command.env_clear();
+    for (name, path) in names.into_iter().zip(paths) {
+        command.env(name, folder.join(path));
+    }
+    command.env("PORTICO_UPLINK", "veth0").env("PORTICO_FLOWS", "1");
+    command
+        .args(verb.split_whitespace())
+        .args(flags.split_whitespace());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Gone with the test, also if that fails.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // SIGKILL; one that has ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn agent(folder: &Path) -> Agent {
+    let log = fs::File::create(folder.join("log")).unwrap();
+    let mut agent = Agent(portico(folder, "node", "").stderr(log).spawn().unwrap());
+    let began = Instant::now();
+    while !portico(folder, "status", "").output().unwrap().status.success() {
+        let log = || fs::read_to_string(folder.join("log")).unwrap();
+        assert!(agent.0.try_wait().unwrap().is_none(), "{}", log());
+        assert!(began.elapsed() < DEADLINE, "{}", log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    agent
+}
+
+fn uninstall(folder: &Path, flags: &str) -> (Option<i32>, String, String) {
+    let output = portico(folder, "node --uninstall", flags).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_running_agent_is_left_alone_and_a_killed_one_leaves_nothing() {
+    const NAME: &str = "a_running_agent_is_left_alone_and_a_killed_one_leaves_nothing";
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return println!("SKIPPED {NAME}: needs root");
+    }
+    // SAFETY: changes the calling thread only, which ends with the test.
+    assert_eq!(
+        unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) },
+        0
+    );
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    fs::write(folder.join("portico.toml"), CONFIG).unwrap();
+    fs::create_dir(folder.join("bpf")).unwrap();
+    must("mount --make-rprivate /");
+    must(&format!("mount -t bpf bpf {}", folder.join("bpf").display()));
+    must("ip link add veth0 type veth peer name veth1");
+    must("ip link set veth0 up");
+    // Somebody else's filter, where this kernel has one.
+    must("tc qdisc add dev veth0 clsact");
+    said("tc filter add dev veth0 ingress pref 7 matchall action pass");
+    let before = inventory(folder);
+
+    let running = agent(folder);
+    let added = portico(folder, "service add s", "--vip 10.9.9.9:80")
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{added:?}");
+    let with_agent = inventory(folder);
+    assert_ne!(with_agent, before);
+    let (code, _, refusal) = uninstall(folder, "--purge");
+    assert_eq!(code, Some(1), "{refusal}");
+    assert!(refusal.contains("an agent is running"), "{refusal}");
+    assert_eq!(inventory(folder), with_agent);
+
+    drop(running);
+    let (code, told, why) = uninstall(folder, "--dry-run");
+    assert_eq!(code, Some(0), "{why}");
+    assert!(told.contains("would remove tunnel device portico0"), "{told}");
+    assert_eq!(inventory(folder), with_agent, "a dry run removes nothing");
+    let (code, _, why) = uninstall(folder, "");
+    assert_eq!(code, Some(0), "{why}");
+    // The kernel lets programs go some time after their pins.
+    let began = Instant::now();
+    while inventory(folder) != before && began.elapsed() < DEADLINE {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(inventory(folder), before);
+    assert!(!folder.join("node.sock").exists());
+    assert!(
+        folder.join("state/api.json").exists(),
+        "what the verbs have said stays"
+    );
+
+    let (code, told, why) = uninstall(folder, "");
+    assert_eq!(code, Some(0), "{why}");
+    assert!(told.contains("nothing of Portico's is here"), "{told}");
+    let (code, told, why) = uninstall(folder, "--purge --json");
+    assert_eq!(code, Some(0), "{why}");
+    assert!(told.contains("\"kind\": \"state\""), "{told}");
+    assert!(!folder.join("state").exists());
+    must(&format!("umount {}", folder.join("bpf").display()));
+}
