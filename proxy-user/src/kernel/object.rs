@@ -12,7 +12,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupSockAddr, Program, SchedClassifier, Xdp, cgroup_sock_addr::CgroupSockAddrAttachType},
+    programs::{
+        CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp,
+        cgroup_sock_addr::CgroupSockAddrAttachType,
+    },
 };
 use aya_obj::programs::xdp::XdpAttachType;
 use proxy_ebpf::abi::Settings;
@@ -144,19 +147,34 @@ pub fn load_unpinned(maps: Option<&Path>, settings: &Settings) -> Result<Ebpf, O
     }
     let mut ebpf = loader.load(OBJECT)?;
     for (name, _) in SOCK_PROGRAMS {
-        with::<CgroupSockAddr>(&mut ebpf, name)?
-            .load()
-            .map_err(|e| program_error(name, e))?;
+        let program = with::<CgroupSockAddr>(&mut ebpf, name)?;
+        patiently(|| program.load()).map_err(|e| program_error(name, e))?;
     }
     for name in TC_PROGRAMS {
-        with::<SchedClassifier>(&mut ebpf, name)?
-            .load()
-            .map_err(|e| program_error(name, e))?;
+        let program = with::<SchedClassifier>(&mut ebpf, name)?;
+        patiently(|| program.load()).map_err(|e| program_error(name, e))?;
     }
-    with::<Xdp>(&mut ebpf, XDP_PROGRAM)?
-        .load()
-        .map_err(|e| program_error(XDP_PROGRAM, e))?;
+    let program = with::<Xdp>(&mut ebpf, XDP_PROGRAM)?;
+    patiently(|| program.load()).map_err(|e| program_error(XDP_PROGRAM, e))?;
     Ok(ebpf)
+}
+
+/// How often a program is given to the verifier, which gives up with EAGAIN when the thread has a signal to look at
+/// (do_check() in kernel/bpf/verifier.c).
+const LOAD_TRIES: u32 = 5;
+
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let mut tries = 1;
+    loop {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && tries < LOAD_TRIES =>
+            {
+                tries += 1;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn load(pins: &Pins, settings: &Settings, dir: &Path) -> Result<(), ObjectError> {
@@ -215,4 +233,32 @@ fn hash(settings: &Settings) -> String {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_that_was_interrupted_is_asked_again_and_not_for_ever() {
+        let refusal = |errno| ProgramError::LoadError {
+            io_error: std::io::Error::from_raw_os_error(errno),
+            verifier_log: aya_obj::VerifierLog::new(String::new()),
+        };
+        let asked = |until: u32, errno| {
+            let mut tries = 0;
+            let result = patiently(|| {
+                tries += 1;
+                if tries < until {
+                    Err(refusal(errno))
+                } else {
+                    Ok(())
+                }
+            });
+            (result.is_ok(), tries)
+        };
+        assert_eq!(asked(3, libc::EAGAIN), (true, 3));
+        assert_eq!(asked(100, libc::EAGAIN), (false, LOAD_TRIES));
+        assert_eq!(asked(3, libc::EACCES), (false, 1));
+    }
 }
