@@ -41,6 +41,19 @@ fn inventory(folder: &Path) -> Vec<String> {
     found
 }
 
+/// The kernel says up to a second late that an interface has no carrier (linkwatch).
+fn until_it_changes_no_more() {
+    let began = Instant::now();
+    loop {
+        let link = String::from_utf8(said("ip link show dev veth0").stdout).unwrap();
+        if link.contains("NO-CARRIER") {
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "{link}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
 fn portico(folder: &Path, verb: &str, flags: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
     let names = [
@@ -110,8 +123,11 @@ fn a_running_agent_is_left_alone_and_a_killed_one_leaves_nothing() {
     fs::create_dir(folder.join("bpf")).unwrap();
     must("mount --make-rprivate /");
     must(&format!("mount -t bpf bpf {}", folder.join("bpf").display()));
+    // Addresses of links would be "tentative" for a while.
+    must("sysctl -q net.ipv6.conf.default.disable_ipv6=1");
     must("ip link add veth0 type veth peer name veth1");
     must("ip link set veth0 up");
+    until_it_changes_no_more();
     // Somebody else's filter, where this kernel has one.
     must("tc qdisc add dev veth0 clsact");
     said("tc filter add dev veth0 ingress pref 7 matchall action pass");

@@ -21,8 +21,8 @@ use crate::{
     support::*,
 };
 
-/// How long the kernel may take to let programs go after their pins.
-const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the kernel may take to let programs go after their pins, and to see that a link has no carrier.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 fn said(program: &str, args: &str) -> String {
     let output = Command::new(program)
@@ -52,6 +52,20 @@ fn inventory(folder: &Path) -> Vec<String> {
     }
     files(folder, &mut found);
     found
+}
+
+/// Lists the lines that differ, which a comparison of the whole would bury.
+fn assert_as_before(before: &[String], after: &[String]) {
+    let lines = |of: &[String]| -> Vec<String> {
+        of.iter()
+            .flat_map(|part| part.lines())
+            .map(String::from)
+            .collect()
+    };
+    let (before, after) = (lines(before), lines(after));
+    let gone: Vec<_> = before.iter().filter(|line| !after.contains(line)).collect();
+    let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+    assert!(before == after, "gone: {gone:#?}\nnew: {new:#?}");
 }
 
 fn files(folder: &Path, found: &mut Vec<String>) {
@@ -96,8 +110,22 @@ fn programs(options: &Options) -> Vec<u32> {
         .collect()
 }
 
+/// The kernel says that an interface has no carrier up to a second after it came up (linkwatch): without this wait
+/// the machine changes by itself between two looks at it.
+fn wait_until_without_carrier(interface: &str) {
+    let deadline = Instant::now() + SETTLE_TIME_MAX;
+    loop {
+        let link = said("ip", &format!("link show dev {interface}"));
+        if link.contains("NO-CARRIER") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{link}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
 fn wait_until_gone(programs: &[u32]) {
-    let deadline = Instant::now() + LET_GO_TIME_MAX;
+    let deadline = Instant::now() + SETTLE_TIME_MAX;
     loop {
         let there: Vec<u32> = loaded_programs()
             .filter_map(|info| Some(info.ok()?.id()))
@@ -123,6 +151,7 @@ fn a_machine_is_as_it_was_before_the_agent() {
         let mut foreign = Command::new("tc");
         foreign.args(["qdisc", "add", "dev", "veth1", "clsact"]);
         assert!(foreign.status().unwrap().success());
+        wait_until_without_carrier("veth0");
         let before = inventory(dir.path());
 
         let mut parts = started(&options);
@@ -138,7 +167,7 @@ fn a_machine_is_as_it_was_before_the_agent() {
         let dry = find(&places(&options)).unwrap();
         assert_eq!(uninstall(&options), dry, "a dry run says what is removed");
         wait_until_gone(&ours);
-        assert_eq!(inventory(dir.path()), before);
+        assert_as_before(&before, &inventory(dir.path()));
         assert_eq!(
             find(&places(&options)).unwrap(),
             [],
