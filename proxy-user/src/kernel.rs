@@ -14,6 +14,7 @@ pub mod attach;
 pub mod clsact;
 pub mod dataplane;
 pub mod genetlink;
+pub mod guard;
 pub mod ipvs;
 pub mod mirror;
 pub mod netlink;

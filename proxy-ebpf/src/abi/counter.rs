@@ -77,6 +77,12 @@ counters! {
     SourceDenied = 23, "source_denied", true;
     /// IPv6 client of a published port, which tasks with IPv4 addresses serve: ICMPv6 port unreachable.
     PublishedIpv6 = 24, "published_ipv6", true;
+    /// Packet of an address on the node's deny list.
+    Denied = 25, "denied", true;
+    /// Packet that no honest sender makes, where such are dropped.
+    Impossible = 26, "impossible", true;
+    /// SYN of a prefix that sends more of them than the node takes.
+    SynRate = 27, "syn_rate", true;
     /// Packet for another node's task, sent by the XDP program itself.
     XdpSent = 32, "xdp_sent", false;
 }

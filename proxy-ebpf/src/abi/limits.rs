@@ -55,3 +55,8 @@ pub const SOCKS6_MAX: u32 = 65_536;
 /// Prefixes that services allow and deny, over all: 4 each for all frontends of a full node is 16 times this;
 /// a trie node takes about 100 bytes, so 1.6 MiB when full.
 pub const SOURCES_MAX: u32 = 16_384;
+/// Prefixes on the node's deny list; about 90 bytes each, so 6 MB when full.
+pub const DENIED_MAX: u32 = 65_536;
+/// Prefixes of clients whose SYNs are counted: 65 536 entries of 12 bytes and about 64 of the kernel's, 5 MB, allocated
+/// at the start. Beyond it the least recently seen begin anew.
+pub const SYN_SOURCES_MAX: u32 = 65_536;

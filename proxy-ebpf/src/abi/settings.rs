@@ -5,7 +5,7 @@ use super::flow::{CLOSING, DATAGRAM, OPEN, STATES, STREAM, SYN};
 
 abi! {
     /// The programs' configuration.
-    pub struct Settings: 56 {
+    pub struct Settings: 64 {
         /// Interface of the tunnel; 0 = no tunnel (remote backends cannot be reached).
         tunnel_ifindex: u32,
         /// This node as the other nodes know it (tunnel source), network order; 0 = unknown.
@@ -16,12 +16,21 @@ abi! {
         uplink_ifindex: u32,
         /// Number of flow buckets minus 1; the number is a power of two.
         flow_mask: u32,
-        /// Zero.
-        _pad: u32,
+        /// What uplinks drop before all else: [`DENY_LIST`], [`IMPOSSIBLE`].
+        guard: u32,
+        /// SYNs to published ports that a prefix of clients may send in a tick; 0 = any number.
+        syn_rate: u32,
+        /// The bits of an address that make such a prefix, network order.
+        syn_mask_be: u32,
         /// Ticks after which a flow is forgotten, by [`super::Flow::state`].
         timeouts: [u32; STATES],
     }
 }
+
+/// [`Settings::guard`]: addresses of the deny list.
+pub const DENY_LIST: u32 = 1;
+/// [`Settings::guard`]: packets that no honest sender makes.
+pub const IMPOSSIBLE: u32 = 2;
 
 /// A tick is 2^30 ns, 1.07 s: the programs divide by shifting.
 pub const TICK_SHIFT: u32 = 30;
@@ -76,7 +85,9 @@ impl Settings {
         tunnel_mss: 0,
         uplink_ifindex: 0,
         flow_mask: 1023,
-        _pad: 0,
+        guard: 0,
+        syn_rate: 0,
+        syn_mask_be: 0,
         timeouts: Timeouts::DEFAULT.by_state(),
     };
 }

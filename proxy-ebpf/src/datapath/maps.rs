@@ -55,6 +55,12 @@ pub trait Maps {
     /// What a list of prefixes says of a client (network order): [`super::ALLOW`] or [`super::DENY`];
     /// `None` when no prefix matches.
     fn source(&self, list: u32, client_be: u32) -> Option<u8>;
+    /// Whether the deny list has an address (network order).
+    fn denied(&self, addr_be: u32) -> bool;
+    /// SYNs that a prefix of clients (network order) has sent, and in which tick.
+    fn syns(&self, prefix_be: u32) -> (u32, u32);
+    /// Counts one more in this tick; its number.
+    fn count_syn(&self, prefix_be: u32, tick: u32) -> u32;
     /// A socket's translation.
     fn sock(&self, key: &SockKey) -> Option<SockPeer>;
     /// Writes a socket's translation; a full table forgets the least recently used.

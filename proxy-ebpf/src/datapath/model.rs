@@ -35,6 +35,10 @@ pub struct World {
     pub counters: RefCell<HashMap<Counter, u64>>,
     /// Buckets of the flow table.
     pub flows: RefCell<Vec<Bucket>>,
+    /// The deny list.
+    pub denied: Vec<u32>,
+    /// SYNs by prefix: tick and number.
+    pub syns: RefCell<HashMap<u32, (u32, u32)>>,
     /// Sockets' translations.
     pub socks: RefCell<HashMap<SockKey, SockPeer>>,
     /// Those of IPv6 addresses.
@@ -69,6 +73,8 @@ impl Default for World {
             local_tasks: HashMap::new(),
             counters: RefCell::default(),
             flows: RefCell::new(vec![Bucket::default(); MASK as usize + 1]),
+            denied: Vec::new(),
+            syns: RefCell::default(),
             socks: RefCell::default(),
             socks6: RefCell::default(),
             next: RefCell::default(),
@@ -194,6 +200,22 @@ impl Maps for World {
     }
     fn source(&self, list: u32, client_be: u32) -> Option<u8> {
         self.sources.get(&(list, client_be)).copied()
+    }
+    fn denied(&self, addr_be: u32) -> bool {
+        self.denied.contains(&addr_be)
+    }
+    fn syns(&self, prefix_be: u32) -> (u32, u32) {
+        self.syns.borrow().get(&prefix_be).copied().unwrap_or_default()
+    }
+    fn count_syn(&self, prefix_be: u32, tick: u32) -> u32 {
+        let mut all = self.syns.borrow_mut();
+        let entry = all.entry(prefix_be).or_default();
+        *entry = if entry.0 == tick {
+            (tick, entry.1 + 1)
+        } else {
+            (tick, 1)
+        };
+        entry.1
     }
     fn sock(&self, key: &SockKey) -> Option<SockPeer> {
         self.socks.borrow().get(key).copied()

@@ -3,13 +3,21 @@
 
 use super::{
     Action, Bytes, Maps as _, Nat, Out, Packet,
+    guard::{self, Rules},
     ip::{Ip as _, V6},
     model::World,
     packet::{self, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, find_mss, parse},
     published::{self, Env},
     sock::{Address, Caller, Verdict, connect, reverse, sendmsg},
 };
-use crate::abi::{backend::*, frontend::*, limits::SCOPE_NETWORKS_MAX, scope::HOST, *};
+use crate::abi::{
+    backend::*,
+    frontend::*,
+    limits::SCOPE_NETWORKS_MAX,
+    scope::HOST,
+    settings::{DENY_LIST, IMPOSSIBLE},
+    *,
+};
 
 fn from_client(world: &World, env: &Env, packet: &Packet) -> Action {
     published::from_client(world, env, &mut packet.clone())
@@ -646,6 +654,69 @@ fn at<A>(addr: A, port: u16) -> Address<A> {
         addr,
         port_be: port.to_be(),
     }
+}
+
+#[test]
+fn the_guard_drops_what_its_rules_say_and_nothing_without_them() {
+    let mut world = world6();
+    world.local_addrs.push(NODE);
+    let off = Rules::default();
+    let all = Rules {
+        flags: DENY_LIST | IMPOSSIBLE,
+        syn_rate: 2,
+        syn_mask_be: 0xffff_ff00_u32.to_be(),
+    };
+    let syn = packet(PROTO_TCP, TCP_SYN);
+    let with = |change: &dyn Fn(&mut Packet)| {
+        let mut packet = syn;
+        change(&mut packet);
+        packet
+    };
+    let bad = [
+        with(&|p| p.tcp_flags |= TCP_FIN),
+        with(&|p| p.tcp_flags |= TCP_RST),
+        with(&|p| p.tcp_flags = 0),
+        with(&|p| p.tcp_flags = TCP_FIN),
+        with(&|p| p.dst_port_be = 0),
+        with(&|p| p.src_port_be = 0),
+        with(&|p| p.src_be = p.dst_be),
+        with(&|p| p.src_be = 0x7f00_0001_u32.to_be()),
+        with(&|p| p.src_be = 0xe000_0001_u32.to_be()),
+        with(&|p| p.src_be = u32::MAX),
+    ];
+    for packet in &bad {
+        assert_eq!(guard::early(&world, &off, packet, 5), None, "{packet:?}");
+        assert_eq!(
+            guard::early(&world, &all, packet, 5),
+            Some(Counter::Impossible),
+            "{packet:?}"
+        );
+    }
+    for good in [
+        with(&|p| p.tcp_flags = TCP_ACK),
+        with(&|p| p.tcp_flags = TCP_ACK | TCP_FIN),
+        with(&|p| p.tcp_flags = TCP_RST),
+        with(&|p| p.src_be = 0),
+        packet(PROTO_UDP, 0),
+    ] {
+        assert_eq!(guard::early(&world, &all, &good, 5), None, "{good:?}");
+    }
+
+    // Two SYNs of a prefix in a tick; other ports, prefixes and ticks are not concerned.
+    for expected in [None, None, Some(Counter::SynRate), Some(Counter::SynRate)] {
+        assert_eq!(guard::counted(&world, &all, &syn, 5), expected);
+    }
+    assert_eq!(guard::early(&world, &all, &syn, 5), Some(Counter::SynRate));
+    assert_eq!(guard::counted(&world, &all, &syn, 6), None);
+    let elsewhere = with(&|p| p.dst_port_be = 22_u16.to_be());
+    for tick in [5, 7] {
+        assert_eq!(guard::counted(&world, &all, &elsewhere, tick), None);
+    }
+    assert_eq!(guard::counted(&world, &off, &syn, 5), None);
+
+    world.denied.push(CLIENT);
+    assert_eq!(guard::early(&world, &all, &syn, 9), Some(Counter::Denied));
+    assert_eq!(guard::early(&world, &off, &syn, 9), None);
 }
 
 /// `fd00::n`.

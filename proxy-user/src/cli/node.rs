@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico node`.
 
+mod guard;
 mod ipvs;
 mod uninstall;
 
@@ -72,6 +73,8 @@ pub struct Args {
         default_value = "syn=63,established=432000,fin=120,udp=120,udp-stream=300", value_parser = timeouts)]
     flow_timeouts: Timeouts,
     #[command(flatten)]
+    guard: guard::Args,
+    #[command(flatten)]
     ipvs: ipvs::Args,
     /// Serve Prometheus metrics on this address (for example 127.0.0.1:9464) [default: none]
     #[arg(long, value_name = "ADDR", env = "PORTICO_METRICS")]
@@ -125,6 +128,11 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
     };
     let uplinks: Vec<String> = args.uplink.into_iter().filter(|name| !name.is_empty()).collect();
     if args.ipvs.forwards() {
+        if args.guard.is_any() {
+            let why = "--deny, --drop-malformed and --syn-rate are rules of Portico's own programs, which --dataplane ipvs \
+                       does not load";
+            return Err(Exit::Usage(why.into()));
+        }
         let options = args.ipvs.options(uplinks, args.state);
         let parts = tokio::task::spawn_blocking(move || kernel::ipvs::start(&options))
             .await
@@ -140,6 +148,7 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
         state: args.state,
         flows: args.flows,
         timeouts: args.flow_timeouts,
+        guard: args.guard.rules(),
     };
     // On a thread of its own: it makes blocking system calls and may want a runtime of its own for netlink.
     let parts = tokio::task::spawn_blocking(move || kernel::start(&options))

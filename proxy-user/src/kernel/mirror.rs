@@ -351,6 +351,16 @@ impl Maps for Look {
         data[4..].copy_from_slice(&client_be.to_ne_bytes());
         found(self.sources.get(&Key::new(64, data), 0)).map(|verdict| verdict as u8)
     }
+    /// A look begins behind the guard.
+    fn denied(&self, _: u32) -> bool {
+        false
+    }
+    fn syns(&self, _: u32) -> (u32, u32) {
+        (0, 0)
+    }
+    fn count_syn(&self, _: u32, _: u32) -> u32 {
+        0
+    }
     fn sock(&self, key: &SockKey) -> Option<SockPeer> {
         found(self.socks.get(key, 0))
     }

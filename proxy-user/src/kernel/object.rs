@@ -25,7 +25,7 @@ use super::pins::Pins;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portico.o"));
 
 /// Names of all maps that are pinned and shared by successive agents.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 19] = [
     "FRONTENDS",
     "FRONTENDS6",
     "SLOTS",
@@ -43,6 +43,7 @@ pub const MAPS: [&str; 18] = [
     "AFFINITY",
     "FRAGMENTS",
     "SOURCES",
+    "DENIED",
     "GENERATION",
 ];
 
@@ -222,6 +223,9 @@ fn hash(settings: &Settings) -> String {
         settings.tunnel_mss,
         settings.uplink_ifindex,
         settings.flow_mask,
+        settings.guard,
+        settings.syn_rate,
+        settings.syn_mask_be,
     ]
     .into_iter()
     .chain(settings.timeouts);

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::{
     attach,
     dataplane::{self, Dataplane},
+    guard::Guard,
     mirror::Mirror,
     netlink,
     netns::{self, NamespaceFacts, NetnsError},
@@ -52,6 +53,8 @@ pub struct Options {
     pub flows: u32,
     /// How long flows are remembered.
     pub timeouts: Timeouts,
+    /// What uplinks drop before all else.
+    pub guard: Guard,
 }
 
 /// Reads a task's namespace.
@@ -113,15 +116,18 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         None => 0,
     };
     let mtu = uplinks.iter().map(|u| u.mtu).min().unwrap_or(0);
-    let settings = Settings {
+    let mut settings = Settings {
         tunnel_ifindex,
         node_be: options.node_address.map_or(0, |a| u32::from(a).to_be()),
         tunnel_mss: mtu.saturating_sub(TUNNEL_OVERHEAD + TCP_IP_HEADERS),
         uplink_ifindex: uplinks.first().map_or(0, |u| u.ifindex),
         flow_mask: flow_buckets(options.flows) - 1,
-        _pad: 0,
         timeouts: options.timeouts.by_state(),
+        guard: 0,
+        syn_rate: 0,
+        syn_mask_be: 0,
     };
+    options.guard.put(&mut settings);
     pins.match_flow_table(&settings)
         .map_err(|e| Exit::Failed(format!("pins: {e}")))?;
     let object = Object::open(&pins, &settings).map_err(|e| match e {
@@ -133,6 +139,10 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
             how: "Linux 6.1 or later with BPF, cgroup BPF and BTF".into(),
         },
     })?;
+    options
+        .guard
+        .fill(&pins)
+        .map_err(|e| Exit::Failed(format!("deny list: {e}")))?;
     let mut changed = attach_all(&pins, &object, &cgroup, &uplinks, tunnel_ifindex)?;
     let xdp = attach_xdp(&pins, &object, options.xdp, &uplinks, &mut changed)?;
     pins.forget_other_programs(&object.hash)

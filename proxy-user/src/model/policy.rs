@@ -222,7 +222,7 @@ fn affinity(text: &str) -> Result<Option<Affinity>, String> {
 }
 
 /// Reads `ADDRESS[/BITS]`. Bits behind the prefix are refused: who writes them means something else.
-fn prefix(text: &str) -> Result<Ipv4Net, String> {
+pub(crate) fn prefix(text: &str) -> Result<Ipv4Net, String> {
     let wrong = || format!("'{text}' is not an IPv4 prefix (ADDRESS or ADDRESS/BITS)");
     let net = match text.split_once('/') {
         Some(_) => text.parse::<Ipv4Net>().map_err(|_| wrong())?,

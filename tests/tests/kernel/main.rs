@@ -8,6 +8,7 @@
 )]
 
 mod full;
+mod guard;
 mod health;
 mod ipvs;
 mod mirror;

@@ -3,12 +3,16 @@
 
 use std::{fs, path::PathBuf};
 
-use aya::programs::XdpMode;
+use aya::{
+    maps::{LpmTrie, Map, MapData},
+    programs::XdpMode,
+};
 use proxy_ebpf::abi::{settings::Timeouts, *};
 use proxy_user::{
     cli::{Exit, doctor::cgroup2_mount},
     kernel::{
         KernelParts, Options, attach,
+        guard::{Guard, SynRate},
         pins::Pins,
         start,
         xdp::{Choice, attach_link},
@@ -36,6 +40,7 @@ pub fn machine() -> (tempfile::TempDir, Options) {
         state: PathBuf::from("/nonexistent"),
         flows: 1,
         timeouts: Timeouts::DEFAULT,
+        guard: Guard::default(),
     };
     (dir, options)
 }
@@ -271,6 +276,44 @@ fn pins_of_another_version_go_when_this_one_is_attached() {
         assert!(!old.exists());
         assert!(other.exists(), "only what is a version of ours");
         assert!(options.bpffs.join(format!("v{ABI_VERSION}")).exists());
+        unpin(&options);
+    });
+}
+
+#[test]
+fn a_deny_list_is_as_the_last_start_says() {
+    if !privileged("a_deny_list_is_as_the_last_start_says") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let list = |options: &Options| -> Vec<(u32, [u8; 4])> {
+            let pins = Pins::open(&options.bpffs).unwrap();
+            let data = MapData::from_pin(pins.maps().join("DENIED")).unwrap();
+            let map: LpmTrie<MapData, [u8; 4], u32> = Map::LpmTrie(data).try_into().unwrap();
+            let mut found: Vec<_> = map
+                .iter()
+                .map(|entry| entry.map(|(key, _)| (key.prefix_len(), key.data())).unwrap())
+                .collect();
+            found.sort();
+            found
+        };
+        let with = |deny: &[&str]| Options {
+            guard: Guard {
+                deny: deny.iter().map(|text| text.parse().unwrap()).collect(),
+                impossible: false,
+                syn_rate: Some(SynRate { count: 5, prefix: 24 }),
+            },
+            ..options.clone()
+        };
+        let first = with(&["192.0.2.0/24", "198.51.100.7/32"]);
+        drop(started(&first));
+        assert_eq!(list(&first), [(24, [192, 0, 2, 0]), (32, [198, 51, 100, 7])]);
+        let second = with(&["192.0.2.0/24"]);
+        drop(started(&second));
+        assert_eq!(list(&second), [(24, [192, 0, 2, 0])]);
+        drop(started(&options));
+        assert_eq!(list(&options), []);
         unpin(&options);
     });
 }

@@ -33,7 +33,9 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     tunnel_mss: 0,
     uplink_ifindex: 0,
     flow_mask: 0,
-    _pad: 0,
+    guard: 0,
+    syn_rate: 0,
+    syn_mask_be: 0,
     timeouts: [0; 8],
 });
 
@@ -73,6 +75,12 @@ static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entri
 /// (list, client's address) -> verdict, by longest prefix.
 #[map]
 static SOURCES: LpmTrie<[u8; 8], u32> = LpmTrie::with_max_entries(SOURCES_MAX, BPF_F_NO_PREALLOC);
+/// The deny list: longest prefix, though any is enough.
+#[map]
+static DENIED: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(DENIED_MAX, BPF_F_NO_PREALLOC);
+/// SYNs of a prefix of clients: the tick in the upper half, their number in the lower.
+#[map]
+static SYNS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(SYN_SOURCES_MAX, 0);
 #[map]
 static SOCKS: LruHashMap<SockKey, SockPeer> = LruHashMap::with_max_entries(SOCKS_MAX, 0);
 #[map]
@@ -402,6 +410,37 @@ impl Maps for Kernel {
             bits: 32,
         };
         SOURCES.get(lpm_trie::Key::new(64, key.data())).map(|v| *v as u8)
+    }
+
+    #[inline(always)]
+    fn denied(&self, addr_be: u32) -> bool {
+        DENIED
+            .get(lpm_trie::Key::new(32, addr_be.to_ne_bytes()))
+            .is_some()
+    }
+
+    #[inline(always)]
+    fn syns(&self, prefix_be: u32) -> (u32, u32) {
+        // SAFETY: an aligned u64 that others write whole.
+        let word = SYNS
+            .get_ptr(prefix_be)
+            .map_or(0, |word| unsafe { word.read_volatile() });
+        ((word >> 32) as u32, word as u32)
+    }
+
+    #[inline(always)]
+    fn count_syn(&self, prefix_be: u32, tick: u32) -> u32 {
+        // Two CPUs that count at the same time may count one: a limit needs no exact number.
+        let (then, count) = self.syns(prefix_be);
+        let count = if then == tick { count.saturating_add(1) } else { 1 };
+        let word = u64::from(tick) << 32 | u64::from(count);
+        match SYNS.get_ptr_mut(prefix_be) {
+            // SAFETY: as above.
+            Some(place) => unsafe { place.write_volatile(word) },
+            // Refused under memory pressure: not counted.
+            None => drop(SYNS.insert(prefix_be, word, 0)),
+        }
+        count
     }
 
     #[inline(always)]

@@ -5,15 +5,16 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use proxy_ebpf::datapath::{
-    Packet,
+    Maps as _, Packet,
     action::Flat,
+    guard::{self, Rules},
     published::{
         Env, Stage, Step, Unpacked, deliver, from_task, look_up, open, recognise, refuse, remember,
         reply_from_tunnel, to_task, unpack,
     },
 };
 
-use crate::maps::Kernel;
+use crate::maps::{Kernel, setting};
 
 /// What the parts of a program hand to each other. In a map, because the stack is for all of them together.
 pub struct Work {
@@ -41,6 +42,55 @@ pub fn work() -> Option<&'static mut Work> {
     // SAFETY: nobody else uses it until the program ends. The map starts as zeros, which every field may be.
     Some(unsafe { (*WORK.get_ptr_mut(0)?).assume_init_mut() })
 }
+
+#[inline(always)]
+fn rules() -> Rules {
+    Rules {
+        flags: setting!(guard),
+        syn_rate: setting!(syn_rate),
+        syn_mask_be: setting!(syn_mask_be),
+    }
+}
+
+/// What XDP does before all else: whether the packet is dropped, or left to tc.
+#[inline(never)]
+pub fn guarded_early(work: &mut Work) -> u32 {
+    let rules = rules();
+    if let Some(reason) = guard::early(&Kernel, &rules, &work.packet, work.env.now) {
+        Kernel.count(reason);
+        return GUARD_DROPS;
+    }
+    if guard::is_limited(&rules, &work.packet) {
+        return GUARD_LEAVES;
+    }
+    GUARD_PASSES
+}
+
+/// What tc does before all else: whether the packet is dropped.
+#[inline(never)]
+pub fn guarded(work: &mut Work) -> bool {
+    match guard::counted(&Kernel, &rules(), &work.packet, work.env.now) {
+        Some(reason) => {
+            Kernel.count(reason);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether there is any rule: known when the programs are loaded, so the verifier takes the rest away where there is
+/// none.
+#[inline(always)]
+pub fn has_guard() -> bool {
+    setting!(guard) | setting!(syn_rate) != 0
+}
+
+/// Answers of [`guarded_early`].
+pub const GUARD_PASSES: u32 = 0;
+/// To be dropped.
+pub const GUARD_DROPS: u32 = 1;
+/// For tc to decide.
+pub const GUARD_LEAVES: u32 = 2;
 
 /// A packet of a client: whose is it, and where does it go?
 #[inline(always)]

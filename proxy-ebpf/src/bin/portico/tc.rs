@@ -20,7 +20,7 @@ use proxy_ebpf::{
 use crate::{
     frame::{End, Frame},
     maps::{Kernel, generation, setting, ticks},
-    stages::{DELIVER, REPLY, Work, client, replied, reply, to_veth, tunnelled, work},
+    stages::{DELIVER, REPLY, Work, client, guarded, has_guard, replied, reply, to_veth, tunnelled, work},
 };
 
 #[inline(always)]
@@ -28,6 +28,9 @@ pub fn uplink(ctx: &TcContext) -> i32 {
     let Some(work) = begin(ctx) else {
         return ipv6(ctx);
     };
+    if has_guard() && guarded(work) {
+        return TC_ACT_SHOT;
+    }
     client(work);
     finish(ctx, work, 0)
 }

@@ -28,7 +28,7 @@ use proxy_ebpf::{
 
 use crate::{
     maps::{Kernel, generation, setting, ticks},
-    stages::{Work, client, work},
+    stages::{GUARD_DROPS, GUARD_LEAVES, Work, client, guarded_early, has_guard, work},
     xdp_frame::XdpFrame,
 };
 
@@ -55,6 +55,13 @@ pub fn uplink(ctx: &XdpContext) -> u32 {
     };
     if !read(ctx, work) {
         return XDP_PASS;
+    }
+    if has_guard() {
+        match guarded_early(work) {
+            GUARD_DROPS => return XDP_DROP,
+            GUARD_LEAVES => return XDP_PASS,
+            _ => {}
+        }
     }
     client(work);
     match work.action.out {
