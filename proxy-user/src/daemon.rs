@@ -7,6 +7,7 @@
 //! everything in the kernel as it is: forwarding goes on, and the next agent adopts it.
 
 mod control;
+mod drains;
 mod mailbox;
 mod sandboxes;
 mod view;
@@ -139,7 +140,7 @@ pub async fn run<D: Into<Engine>>(
         parts.datapath,
         parts.own_cookie,
         parts.local_addrs,
-        parts.inspect,
+        (parts.inspect, parts.reset),
         shared.clone(),
     )?;
     let thread = {

@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod clsact;
 pub mod dataplane;
+pub mod exchange;
 pub mod genetlink;
 pub mod guard;
 pub mod ipvs;
@@ -22,7 +23,9 @@ pub mod netns;
 pub mod object;
 pub mod parts;
 pub mod pins;
+pub mod reset;
 mod shared;
+pub mod sock_diag;
 pub mod uninstall;
 pub mod xdp;
 

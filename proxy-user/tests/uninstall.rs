@@ -2,26 +2,17 @@
 //! `portico node --uninstall` beside a real agent: refused while it runs, complete after a SIGKILL.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod machine;
+
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-const DEADLINE: Duration = Duration::from_secs(30);
+use machine::{DEADLINE, agent, must, own_namespaces, portico, said};
+
 const CONFIG: &str = "node = \"a\"\n[[nodes]]\nname = \"a\"\naddress = \"192.0.2.1\"\n";
-
-/// What the calling thread's namespaces are left with goes with the test.
-fn said(line: &str) -> Output {
-    let mut words = line.split_whitespace();
-    Command::new(words.next().unwrap()).args(words).output().unwrap()
-}
-
-fn must(line: &str) {
-    let output = said(line);
-    assert!(output.status.success(), "{line}: {output:?}");
-}
 
 /// Links, addresses, neighbours, qdiscs and filters, and everything below the file system of the pins.
 fn inventory(folder: &Path) -> Vec<String> {
@@ -54,51 +45,6 @@ fn until_it_changes_no_more() {
     }
 }
 
-fn portico(folder: &Path, verb: &str, flags: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
-    let names = [
-        "PORTICO_BPFFS",
-        "PORTICO_STATE",
-        "PORTICO_SOCKET",
-        "PORTICO_CONFIG",
-    ];
-    let paths = ["bpf/portico", "state", "node.sock", "portico.toml"];
-    command.env_clear();
-    for (name, path) in names.into_iter().zip(paths) {
-        command.env(name, folder.join(path));
-    }
-    command.env("PORTICO_UPLINK", "veth0").env("PORTICO_FLOWS", "1");
-    command
-        .args(verb.split_whitespace())
-        .args(flags.split_whitespace());
-    command.stdin(Stdio::null());
-    command
-}
-
-/// Gone with the test, also if that fails.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // SIGKILL; one that has ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn agent(folder: &Path) -> Agent {
-    let log = fs::File::create(folder.join("log")).unwrap();
-    let mut agent = Agent(portico(folder, "node", "").stderr(log).spawn().unwrap());
-    let began = Instant::now();
-    while !portico(folder, "status", "").output().unwrap().status.success() {
-        let log = || fs::read_to_string(folder.join("log")).unwrap();
-        assert!(agent.0.try_wait().unwrap().is_none(), "{}", log());
-        assert!(began.elapsed() < DEADLINE, "{}", log());
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
-    agent
-}
-
 fn uninstall(folder: &Path, flags: &str) -> (Option<i32>, String, String) {
     let output = portico(folder, "node --uninstall", flags).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -112,17 +58,9 @@ fn a_running_agent_is_left_alone_and_a_killed_one_leaves_nothing() {
     if unsafe { libc::geteuid() } != 0 {
         return println!("SKIPPED {NAME}: needs root");
     }
-    // SAFETY: changes the calling thread only, which ends with the test.
-    assert_eq!(
-        unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) },
-        0
-    );
-    let temporary = tempfile::tempdir().unwrap();
+    let temporary = own_namespaces();
     let folder = temporary.path();
     fs::write(folder.join("portico.toml"), CONFIG).unwrap();
-    fs::create_dir(folder.join("bpf")).unwrap();
-    must("mount --make-rprivate /");
-    must(&format!("mount -t bpf bpf {}", folder.join("bpf").display()));
     // Addresses of links would be "tentative" for a while.
     must("sysctl -q net.ipv6.conf.default.disable_ipv6=1");
     must("ip link add veth0 type veth peer name veth1");

@@ -186,7 +186,7 @@ fn in_process(machine: &Machine) {
         parts.datapath,
         parts.own_cookie,
         parts.local_addrs,
-        parts.inspect,
+        (parts.inspect, parts.reset),
         shared.clone(),
     )
     .unwrap_or_else(|exit| panic!("{exit}"));

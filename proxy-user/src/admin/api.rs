@@ -297,6 +297,7 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
         "client": policy.client.as_str(),
         "allow": texts(&policy.allow),
         "deny": texts(&policy.deny),
+        "drain": policy.drain,
         "remembered": service.remembered,
         "status": word(worst),
         "problem": problem,

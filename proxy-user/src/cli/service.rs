@@ -46,7 +46,7 @@ enum Verb {
 }
 
 /// Fields of a service that have a default.
-const UNSET: [&str; 9] = [
+const UNSET: [&str; 10] = [
     "vips",
     "ports",
     "tasks",
@@ -56,6 +56,7 @@ const UNSET: [&str; 9] = [
     "client",
     "allow",
     "deny",
+    "drain",
 ];
 
 /// What a service is.
@@ -136,6 +137,7 @@ pub fn run(args: Args) -> Result<(), Exit> {
                     client: add.fields.policy.client,
                     allow: add.fields.policy.allow,
                     deny: add.fields.policy.deny,
+                    drain: add.fields.policy.drain,
                     backends: add
                         .backends
                         .into_iter()
@@ -204,6 +206,7 @@ impl Fields {
             ("scheduler", policy.scheduler),
             ("affinity", policy.affinity),
             ("client", policy.client),
+            ("drain", policy.drain),
         ];
         let words = words
             .into_iter()

@@ -13,12 +13,16 @@ use std::{
 
 use super::{
     Mailbox, Shared,
+    drains::Drains,
     sandboxes::Sandboxes,
     view::{ProviderState, View},
 };
 use crate::{
     cli::Exit,
-    kernel::parts::{Engine, Inspect},
+    kernel::{
+        parts::{Engine, Inspect},
+        reset::{Gone, Reset},
+    },
     model::{Cookie, Snapshot, Tables, Writer},
     providers::api::{self, Wanted},
     reconcile::{Follow, Reconciler, Status, ipvs},
@@ -34,6 +38,10 @@ pub struct Control {
     writer: Writer,
     reconciler: Box<dyn Follow>,
     sandboxes: Sandboxes,
+    drains: Drains,
+    reset: Reset,
+    /// Whether what an earlier agent has not come to do has been done.
+    caught_up: bool,
     local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
     shared: Arc<Shared>,
     view: View,
@@ -63,7 +71,7 @@ impl Control {
         engine: impl Into<Engine>,
         own_cookie: u64,
         local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
-        inspect: Inspect,
+        (inspect, reset): (Inspect, Reset),
         shared: Arc<Shared>,
     ) -> Result<Self, Exit> {
         let reconciler: Box<dyn Follow> = match engine.into() {
@@ -80,6 +88,9 @@ impl Control {
             writer: Writer::new(Cookie(own_cookie)),
             reconciler,
             sandboxes: Sandboxes::new(inspect),
+            drains: Drains::default(),
+            reset,
+            caught_up: false,
             local_addrs,
             view: View::clone(&shared.view.load()),
             shared,
@@ -95,7 +106,8 @@ impl Control {
     pub fn run(mut self, mailbox: &Mailbox) {
         loop {
             let now = Instant::now();
-            let deadline = self.retry.map_or(now + TICK, |retry| retry.min(now + TICK));
+            let soon = self.retry.into_iter().chain(self.drains.due());
+            let deadline = soon.fold(now + TICK, Instant::min);
             let mail = mailbox.take(deadline, Instant::now);
             if mail.stop {
                 return;
@@ -127,7 +139,8 @@ impl Control {
             if said || health {
                 self.look_at_health();
             }
-            self.turn(said || health);
+            let overdue = self.look_at_drains(said);
+            self.turn(said || health || overdue);
             self.shared.show(self.view.clone());
             self.tidy(said);
         }
@@ -155,6 +168,16 @@ impl Control {
             tracing::warn!(%service, "all members are down: all are used");
         }
         self.view.all_down = all_down;
+    }
+
+    /// Whose time is over; true if that has changed.
+    fn look_at_drains(&mut self, said: bool) -> bool {
+        let now = Instant::now();
+        if !said && self.drains.due().is_none_or(|due| now < due) {
+            return false;
+        }
+        let overdue = self.drains.look(self.writer.services(), now);
+        self.writer.set_overdue(overdue)
     }
 
     /// What can wait until the kernel is right. A snapshot is many small pieces, and so is what its provider
@@ -194,6 +217,11 @@ impl Control {
     fn pass(&mut self, tables: Tables) {
         let pass = self.reconciler.pass(&tables);
         self.retry = pass.retry.map(|wait| Instant::now() + wait);
+        if pass.gone > 0 || !std::mem::replace(&mut self.caught_up, tables.prune) && tables.prune {
+            let namespaces = self.writer.namespaces().keys().cloned().collect();
+            let servers = self.writer.overdue_servers();
+            (self.reset)(Gone { namespaces, servers });
+        }
         self.view.passes += 1;
         self.view.operations += pass.done as u64;
         self.view.failures += pass.failed as u64;

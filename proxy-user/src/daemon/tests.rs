@@ -63,6 +63,7 @@ fn parts(kernel: &Fake) -> KernelParts {
         own_cookie: 1,
         local_addrs: Box::new(|| vec![[192, 168, 99, 101].into()]),
         inspect: Box::new(inspect),
+        reset: Box::new(|_| ()),
         counters: Box::new(|| vec![("flow_local".into(), 3)]),
         mirror: None,
         info: serde_json::json!({ "tunnel": "none" }),
@@ -108,6 +109,48 @@ fn replace(file: &Path, text: &str) {
     let next: PathBuf = file.with_extension("next");
     fs::write(&next, text).unwrap();
     fs::rename(&next, file).unwrap();
+}
+
+/// With a deadline a draining backend leaves the kernel by itself; without one it stays until its provider drops it.
+#[tokio::test]
+async fn a_drain_has_an_end_where_its_service_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, socket) = (folder.path().join("portico.toml"), folder.path().join("s"));
+    let text = |draining: bool| {
+        let service = |name: &str, vip: &str, drain: &str| {
+            format!(
+                "[[services]]\nname = \"{name}\"\nvips = {{ proxy = \"{vip}\" }}\ndrain = \"{drain}\"\n\
+                 backends = [ {{ address = \"{vip}1\", port = 80 }}, \
+                 {{ address = \"{vip}2\", port = 80, draining = {draining} }} ]\n"
+            )
+        };
+        format!(
+            "{FILE}\n{}{}",
+            service("ends", "10.0.1.3", "1s"),
+            service("stays", "10.0.1.4", "none")
+        )
+    };
+    fs::write(&file, text(false)).unwrap();
+    let kernel = Fake::default();
+    let running = agent(&kernel, &file, &socket);
+    until(&socket, "programmed", |status| status["frontends"]["done"] == 4).await;
+    let addresses = || -> Vec<String> {
+        let state = kernel.state();
+        let addresses = state.backends.values().map(crate::reconcile::desired::address_of);
+        let mut addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+        addresses.retain(|address| address.starts_with("10.0.1.3") || address.starts_with("10.0.1.4"));
+        addresses.sort();
+        addresses
+    };
+    let all = ["10.0.1.31", "10.0.1.32", "10.0.1.41", "10.0.1.42"];
+    assert_eq!(addresses(), all);
+    replace(&file, &text(true));
+    until(&socket, "drained", |_| addresses() != all).await;
+    assert_eq!(addresses(), ["10.0.1.31", "10.0.1.41", "10.0.1.42"]);
+    // Taken back, it serves again.
+    replace(&file, &text(false));
+    until(&socket, "taken back", |_| addresses() == all).await;
+    running.abort();
 }
 
 #[tokio::test]

@@ -3,11 +3,10 @@
 
 use std::io;
 
-use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable, NlasIterator,
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NlasIterator};
+use netlink_sys::protocols::NETLINK_GENERIC;
+
+use super::exchange::Exchange;
 
 /// The family that knows the others (GENL_ID_CTRL), and how it is asked (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
@@ -57,65 +56,20 @@ pub fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     })
 }
 
-/// What is between a netlink header and the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Message {
-    family: u16,
-    command: u8,
-    version: u8,
-    attributes: Vec<u8>,
-}
-
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        self.family
-    }
-
-    fn buffer_len(&self) -> usize {
-        HEADER + self.attributes.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..HEADER].copy_from_slice(&[self.command, self.version, 0, 0]);
-        buffer[HEADER..].copy_from_slice(&self.attributes);
-    }
-}
-
-impl NetlinkDeserializable for Message {
-    type Error = DecodeError;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        match payload {
-            [command, version, _, _, attributes @ ..] => Ok(Message {
-                family: header.message_type,
-                command: *command,
-                version: *version,
-                attributes: attributes.to_vec(),
-            }),
-            _ => Err(DecodeError::from("a generic message is shorter than its header")),
-        }
-    }
-}
-
 /// A family of the namespace that the socket was opened in.
 pub struct Family {
-    socket: Socket,
+    exchange: Exchange,
     id: u16,
     version: u8,
-    sequence: u32,
 }
 
 impl Family {
     /// Finds a family; the kernel loads its module if it can. `NotFound` if there is none.
     pub fn open(name: &str, version: u8) -> io::Result<Family> {
-        let mut socket = Socket::new(NETLINK_GENERIC)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
         let mut control = Family {
-            socket,
+            exchange: Exchange::open(NETLINK_GENERIC)?,
             id: CONTROL,
             version: CONTROL_VERSION,
-            sequence: 0,
         };
         let asked = Attributes::default().put(FAMILY_NAME, &[name.as_bytes(), b"\0"].concat());
         let answers = control.request(GET_FAMILY, NLM_F_ACK, &asked)?;
@@ -139,55 +93,13 @@ impl Family {
     }
 
     fn request(&mut self, command: u8, flags: u16, attributes: &Attributes) -> io::Result<Vec<Vec<u8>>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let inner = Message {
-            family: self.id,
-            command,
-            version: self.version,
-            attributes: attributes.0.clone(),
-        };
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(inner));
-        message.finalize();
-        let mut buffer = vec![0; message.buffer_len()];
-        message.serialize(&mut buffer);
-        self.socket.send(&buffer, 0)?;
-        self.answers()
-    }
-
-    /// Messages up to the acknowledgement or the end of the dump.
-    fn answers(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let payload = [&[command, self.version, 0, 0], attributes.bytes()].concat();
         let mut found = Vec::new();
-        loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<Message>::deserialize(rest).map_err(io::Error::other)?;
-                let length = (message.header.length as usize).next_multiple_of(4);
-                rest = rest.get(length..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    // Of a request that was given up.
-                    continue;
-                }
-                match message.payload {
-                    NetlinkPayload::Error(error) => {
-                        return if error.code.is_none() {
-                            Ok(found)
-                        } else {
-                            Err(error.to_io())
-                        };
-                    }
-                    NetlinkPayload::Done(done) if done.code < 0 => {
-                        return Err(io::Error::from_raw_os_error(-done.code));
-                    }
-                    NetlinkPayload::Done(_) => return Ok(found),
-                    NetlinkPayload::InnerMessage(inner) => found.push(inner.attributes),
-                    _ => return Err(io::Error::other("the kernel's answer was cut short")),
-                }
-            }
-        }
+        self.exchange.request(self.id, flags, payload, |answer| {
+            // An answer shorter than its header has no attributes.
+            found.push(answer.get(HEADER..).unwrap_or_default().to_vec());
+        })?;
+        Ok(found)
     }
 }
 

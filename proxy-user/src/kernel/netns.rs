@@ -99,7 +99,10 @@ pub fn tcp_socket(path: Option<&Path>) -> io::Result<std::net::TcpStream> {
 }
 
 /// Runs `work` in the namespace, on a thread that ends with it: no other thread ever changes its namespace.
-fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(super) fn within<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     std::thread::scope(|scope| {
         scope
             .spawn(|| {

@@ -6,6 +6,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
 
 use proxy_ebpf::abi::{
@@ -24,6 +25,7 @@ use super::{
     netns::{self, NamespaceFacts, NetnsError},
     object::{Object, SOCK_PROGRAMS},
     pins::{Pins, is_bpffs},
+    reset::{self, Reset},
     xdp,
 };
 use crate::{
@@ -90,6 +92,8 @@ pub struct KernelParts<D = Box<dyn Datapath>> {
     pub local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send + Sync>,
     /// Reads a task's namespace.
     pub inspect: Inspect,
+    /// Ends connections of backends that are gone.
+    pub reset: Reset,
     /// Counters by name.
     pub counters: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// The maps, for looking.
@@ -179,6 +183,8 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         how: "Linux 5.14 or later".into(),
     })?;
     let counter_pins = pins.clone();
+    let (reset, ended) =
+        reset::start(pins.clone()).map_err(|e| Exit::Failed(format!("reset thread: {e}")))?;
     Ok(KernelParts {
         mirror: Some(Mirror::new(pins.clone(), settings)),
         datapath: Box::new(
@@ -194,7 +200,12 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
                 .collect()
         }),
         inspect: Box::new(netns::inspect),
-        counters: Box::new(move || dataplane::counters(&counter_pins).unwrap_or_default()),
+        reset,
+        counters: Box::new(move || {
+            let mut counters = dataplane::counters(&counter_pins).unwrap_or_default();
+            counters.push(("sockets_reset".into(), ended.load(Ordering::Relaxed)));
+            counters
+        }),
         info,
     })
 }

@@ -20,6 +20,8 @@ pub const LOCAL_ADDRS_MAX: usize = abi::LOCAL_ADDRS_MAX as usize;
 /// Prefixes that one service allows and denies together: with one more for "nobody else", 255 services with full
 /// lists fill the kernel's table.
 pub const PREFIXES_MAX: usize = 63;
+/// Longest drain, a day: who needs more wants no deadline.
+pub const DRAIN_SECONDS_MAX: u32 = 24 * 3_600;
 /// Longest affinity, 30 days: a client that comes back later is a new one.
 pub const AFFINITY_SECONDS_MAX: u32 = 30 * 24 * 3_600;
 /// Bytes of a name: of a DNS name (RFC 1035 section 2.3.4), which a service's name becomes.

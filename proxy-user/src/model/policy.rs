@@ -118,6 +118,8 @@ pub struct Policy {
     pub allow: Vec<Ipv4Net>,
     /// Who may not. Of two prefixes that an address is in, the longer one counts.
     pub deny: Vec<Ipv4Net>,
+    /// Seconds after which a draining member's flows are reset; `None` = when its provider drops it.
+    pub drain: Option<u32>,
 }
 
 impl Policy {
@@ -142,6 +144,12 @@ impl Policy {
             match affinity(text) {
                 Ok(affinity) => policy.affinity = affinity,
                 Err(problem) => note("affinity", problem),
+            }
+        }
+        if let Some(text) = &params.drain {
+            match drain(text) {
+                Ok(drain) => policy.drain = drain,
+                Err(problem) => note("drain", problem),
             }
         }
         for (field, texts, found) in [
@@ -195,30 +203,47 @@ fn affinity(text: &str) -> Result<Option<Affinity>, String> {
         Ok(prefix) if (1..=32).contains(&prefix) => prefix,
         _ => return Err(format!("'{prefix}' is not a prefix length (1 to 32); {FORM}")),
     };
+    let max = (limits::AFFINITY_SECONDS_MAX, "AFFINITY_SECONDS_MAX");
+    Ok(match seconds(time, FORM, max)? {
+        0 => None,
+        seconds => Some(Affinity { seconds, prefix }),
+    })
+}
+
+/// Reads `NUMBER[s|m|h|d]`; `none` means no deadline, 0 that flows are reset at once.
+fn drain(text: &str) -> Result<Option<u32>, String> {
+    const FORM: &str = "the form is NUMBER[s|m|h|d], or none";
+    if text == "none" {
+        return Ok(None);
+    }
+    let max = (limits::DRAIN_SECONDS_MAX, "DRAIN_SECONDS_MAX");
+    seconds(text, FORM, max).map(Some)
+}
+
+/// Reads `NUMBER[s|m|h|d]` up to a limit, which has a name.
+fn seconds(time: &str, form: &str, (max, name): (u32, &str)) -> Result<u32, String> {
     let (number, unit) = match time.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => time.split_at(at),
         None => (time, "s"),
     };
+    let wrong = || format!("'{time}' is not a time; {form}");
     let unit: u64 = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3_600,
         "d" => 86_400,
-        _ => return Err(format!("'{time}' is not a time; {FORM}")),
+        _ => return Err(wrong()),
     };
     let seconds = number
         .parse::<u64>()
         .ok()
-        .and_then(|number| number.checked_mul(unit));
-    match seconds.and_then(|seconds| u32::try_from(seconds).ok()) {
-        Some(0) => Ok(None),
-        Some(seconds) if seconds <= limits::AFFINITY_SECONDS_MAX => Ok(Some(Affinity { seconds, prefix })),
-        Some(_) => Err(format!(
-            "'{time}' is more than {} seconds (limits::AFFINITY_SECONDS_MAX)",
-            limits::AFFINITY_SECONDS_MAX
-        )),
-        None => Err(format!("'{time}' is not a time; {FORM}")),
+        .and_then(|number| number.checked_mul(unit))
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .ok_or_else(wrong)?;
+    if seconds > max {
+        return Err(format!("'{time}' is more than {max} seconds (limits::{name})"));
     }
+    Ok(seconds)
 }
 
 /// Reads `ADDRESS[/BITS]`. Bits behind the prefix are refused: who writes them means something else.
@@ -287,6 +312,23 @@ mod tests {
             "99999999999999999999d",
         ] {
             assert!(affinity(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_drain_has_a_time_or_no_end() {
+        let drain = |text: &str| read(|p| p.drain = Some(text.into())).map(|policy| policy.drain);
+        for (text, expected) in [
+            ("30", Some(30)),
+            ("5m", Some(300)),
+            ("1d", Some(86_400)),
+            ("0", Some(0)),
+            ("none", None),
+        ] {
+            assert_eq!(drain(text), Ok(expected), "{text}");
+        }
+        for text in ["", "5m/24", "-1", "soon", "25h"] {
+            assert!(drain(text).is_err(), "{text}");
         }
     }
 

@@ -153,6 +153,8 @@ pub struct PolicyParams {
     pub allow: Vec<String>,
     /// Prefixes that may not.
     pub deny: Vec<String>,
+    /// `NUMBER[s|m|h|d]` or `none`.
+    pub drain: Option<String>,
 }
 
 /// A published port.

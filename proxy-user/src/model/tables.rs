@@ -49,6 +49,7 @@ pub(super) struct Inputs<'a> {
     pub tasks: &'a BTreeMap<super::TaskName, Arc<Task>>,
     pub facts: &'a BTreeMap<PathBuf, Facts>,
     pub down: &'a Down,
+    pub overdue: &'a Down,
     pub local_addrs: &'a BTreeSet<Ipv4Addr>,
     pub own_cookie: Cookie,
     pub host_network: NetworkId,
@@ -142,8 +143,11 @@ fn members_down<'a>(service: &Service, down: &'a Down) -> impl Fn(&Member) -> bo
 
 fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
     let down = members_down(service, inputs.down);
+    let overdue = inputs.overdue.get(&service.name);
+    let serves = |member: &Member| !overdue.is_some_and(|members| members.contains(member));
+    let task_serves = |task: &&Arc<Task>| serves(&Member::Task(task.name.clone()));
     for vip in &service.vips {
-        let of_tasks = service.tasks.iter().filter_map(|task| {
+        let of_tasks = service.tasks.iter().filter(task_serves).filter_map(|task| {
             let address = *task.networks.get(&(vip.network, vip.family()))?;
             Some(Backend {
                 address,
@@ -153,7 +157,9 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
                 draining: task.draining || task.weight == 0 || down(&Member::Task(task.name.clone())),
             })
         });
-        let plain = service.backends.iter().map(|backend| Backend {
+        let plain = service.backends.iter();
+        let plain = plain.filter(|backend| serves(&Member::Plain(backend.address, backend.port)));
+        let plain = plain.map(|backend| Backend {
             address: backend.address,
             port: backend.port,
             reach: Reach::Direct,
@@ -175,20 +181,24 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
     if service.ports.is_empty() {
         return;
     }
-    let backends: Vec<Backend> = service
+    let reachable: Vec<(&Arc<Task>, Backend)> = service
         .tasks
         .iter()
-        .filter_map(|task| {
-            let mut backend = published(task, inputs.facts)?;
-            backend.draining |= down(&Member::Task(task.name.clone()));
-            Some(backend)
-        })
+        .filter_map(|task| Some((task, published(task, inputs.facts)?)))
         .collect();
-    for backend in &backends {
+    // Whose time is over is no backend any more, and still gets what other nodes have for it.
+    for (_, backend) in &reachable {
         if let Reach::Local { task, gateway } = backend.reach {
             tables.local_tasks.insert(task, gateway);
         }
     }
+    let backends = reachable.into_iter().filter(|(task, _)| task_serves(task));
+    let backends: Vec<Backend> = backends
+        .map(|(task, mut backend)| {
+            backend.draining |= down(&Member::Task(task.name.clone()));
+            backend
+        })
+        .collect();
     for port in &service.ports {
         tables.frontends.insert(
             FrontendAddr::Published {

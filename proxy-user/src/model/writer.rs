@@ -26,8 +26,8 @@ use edit::Flawless;
 use resolve::Resolver;
 
 use super::{
-    Cookie, Facts, NetworkId, Service, ServiceName, Snapshot, Tables, Task, TaskName,
-    health::{self, Down, MemberKey, Target},
+    Cookie, Facts, NetworkId, Protocol, Service, ServiceName, Snapshot, Tables, Task, TaskName,
+    health::{self, Down, Member, MemberKey, Target},
     limits,
     refusal::{Kind, Refusal},
     snapshot::{Added, HOST, Problem},
@@ -48,6 +48,8 @@ pub struct Writer {
     local_addrs: BTreeSet<Ipv4Addr>,
     /// Members whose checks fail.
     down: Down,
+    /// Draining members whose time is over.
+    overdue: Down,
     refusals: Vec<Refusal>,
     prune: bool,
     /// What `services` hold.
@@ -75,6 +77,7 @@ impl Writer {
             facts: BTreeMap::new(),
             local_addrs: BTreeSet::new(),
             down: Down::new(),
+            overdue: Down::new(),
             refusals: Vec::new(),
             prune: false,
             claims: Claims::default(),
@@ -229,20 +232,45 @@ impl Writer {
 
     /// Replaces the members whose checks fail; true if they differ.
     pub fn set_down(&mut self, down: Down) -> bool {
-        let differ = |name: &&ServiceName| self.down.get(*name) != down.get(*name);
-        let names: BTreeSet<ServiceName> = self
-            .down
-            .keys()
-            .chain(down.keys())
-            .filter(differ)
-            .cloned()
-            .collect();
+        let names = differing(&self.down, &down);
         self.down = down;
-        if names.is_empty() {
-            return false;
-        }
         self.changes.note(&names, false);
-        true
+        !names.is_empty()
+    }
+
+    /// Replaces the draining members whose time is over: they are no backends any more. True if they differ.
+    pub fn set_overdue(&mut self, overdue: Down) -> bool {
+        let names = differing(&self.overdue, &overdue);
+        self.overdue = overdue;
+        self.changes.note(&names, false);
+        !names.is_empty()
+    }
+
+    /// Services in force.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(Arc::as_ref)
+    }
+
+    /// Where tasks of this node whose time is over serve published TCP ports: namespace, address, port.
+    pub fn overdue_servers(&self) -> Vec<(PathBuf, Ipv4Addr, u16)> {
+        let mut servers = Vec::new();
+        for (name, members) in &self.overdue {
+            let Some(service) = self.services.get(name) else {
+                continue;
+            };
+            let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+            let ports: BTreeSet<u16> = ports.map(|port| port.target).collect();
+            for task in &service.tasks {
+                if !members.contains(&Member::Task(task.name.clone())) {
+                    continue;
+                }
+                let Some(netns) = task.netns() else { continue };
+                if let Some(gateway) = self.facts.get(netns).and_then(|facts| facts.gateway) {
+                    servers.extend(ports.iter().map(|port| (netns.clone(), gateway.address, *port)));
+                }
+            }
+        }
+        servers
     }
 
     /// Services that are used as if nobody were down, because all their members are.
@@ -275,6 +303,7 @@ impl Writer {
             tasks: &self.tasks,
             facts: &self.facts,
             down: &self.down,
+            overdue: &self.overdue,
             local_addrs: &self.local_addrs,
             own_cookie: self.own_cookie,
             host_network: NetworkId::of(HOST),
@@ -288,6 +317,13 @@ impl Writer {
         }
         self.tables.clone()
     }
+}
+
+/// Services that do not have the same members in both.
+fn differing(old: &Down, new: &Down) -> BTreeSet<ServiceName> {
+    let names = old.keys().chain(new.keys());
+    let differ = |name: &&ServiceName| old.get(*name) != new.get(*name);
+    names.filter(differ).cloned().collect()
 }
 
 fn namespaces(

@@ -46,6 +46,8 @@ pub struct Pass {
     pub done: usize,
     /// Operations that failed.
     pub failed: usize,
+    /// Backends that are gone.
+    pub gone: usize,
     /// When to try again, if anything failed.
     pub retry: Option<Duration>,
 }
@@ -179,6 +181,7 @@ impl Reconciler {
                     Ok(()) => {
                         op.record(&mut self.mirror);
                         pass.done += 1;
+                        pass.gone += usize::from(matches!(op, Op::DeleteBackend(_)));
                     }
                     Err(error) => {
                         pass.failed += 1;

@@ -15,6 +15,7 @@ mod mirror;
 mod policy;
 mod programs;
 mod property;
+mod reset;
 mod restart;
 mod sock;
 mod support;

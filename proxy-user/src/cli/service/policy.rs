@@ -25,6 +25,10 @@ pub(super) struct Flags {
     /// Prefix that may not open flows to published ports; repeat or separate by commas
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub deny: Vec<String>,
+    /// How long flows of a draining backend or task live until they are reset: NUMBER[s|m|h|d], up to a day, or none
+    /// [default: none, they live until it is removed]
+    #[arg(long, value_name = "TIME")]
+    pub drain: Option<String>,
 }
 
 /// `mh, affinity 600s/24, dsr, allow 10.0.0.0/8`: the scheduler, and the rest where it is not the default.
@@ -45,6 +49,9 @@ pub(super) fn words(service: &Value) -> String {
             more => parts.push(format!("{field} {} prefixes", more.len())),
         }
     }
+    if let Some(seconds) = service["drain"].as_u64() {
+        parts.push(format!("drain {seconds}s"));
+    }
     parts.retain(|part| !part.is_empty());
     parts.join(", ")
 }
@@ -63,6 +70,7 @@ mod tests {
             )
         };
         assert_eq!(service(Value::Null, "preserve", json!([]), json!([])), "mh");
+        assert_eq!(words(&json!({ "scheduler": "rr", "drain": 30 })), "rr, drain 30s");
         assert_eq!(
             service(
                 json!({ "seconds": 600, "prefix": 24 }),

@@ -74,6 +74,8 @@ pub fn start(options: &Options) -> Result<KernelParts<Door>, Exit> {
             of_uplinks.map(|(_, address)| address).collect()
         }),
         inspect: Box::new(netns::inspect),
+        // IPVS has no sockets of ours.
+        reset: Box::new(|_| ()),
         counters: Box::new(counters),
         info,
     })

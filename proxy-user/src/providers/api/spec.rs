@@ -42,6 +42,9 @@ pub struct ServiceSpec {
     /// Prefixes that may not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
+    /// How long a draining member's flows live: `NUMBER[s|m|h|d]` or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<String>,
     /// `ADDRESS:PORT` -> how it serves.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub backends: BTreeMap<String, BackendSpec>,
@@ -110,6 +113,7 @@ impl ServiceSpec {
             client: self.client.clone(),
             allow: self.allow.clone(),
             deny: self.deny.clone(),
+            drain: self.drain.clone(),
         }
     }
 }

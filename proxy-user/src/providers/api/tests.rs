@@ -135,7 +135,7 @@ fn what_is_wrong_is_said_and_changes_nothing() {
 #[test]
 fn a_policy_is_kept_and_a_wrong_word_names_field_and_choices() {
     let (folder, store) = store();
-    let policy = json!({ "vips": ["10.9.0.1:80"], "scheduler": "mh", "affinity": "10m/24", "client": "dsr",
+    let policy = json!({ "vips": ["10.9.0.1:80"], "scheduler": "mh", "affinity": "10m/24", "client": "dsr", "drain": "5m",
         "allow": ["10.0.0.0/8"], "deny": ["10.1.0.0/16"], "backends": { "10.0.0.7:8080": { "weight": 3 } } });
     store
         .apply(&edits(json!([
@@ -155,6 +155,7 @@ fn a_policy_is_kept_and_a_wrong_word_names_field_and_choices() {
         client: text("dsr"),
         allow: vec!["10.0.0.0/8".into()],
         deny: vec!["10.1.0.0/16".into()],
+        drain: text("5m"),
     };
     assert_eq!(web.policy, expected);
 
@@ -197,7 +198,9 @@ fn a_policy_is_kept_and_a_wrong_word_names_field_and_choices() {
     assert_eq!(store.state(), before);
 
     let list = json!([
-        set(json!({ "scheduler": null, "affinity": null, "client": null, "allow": null, "deny": null })),
+        set(
+            json!({ "scheduler": null, "affinity": null, "client": null, "allow": null, "deny": null, "drain": null })
+        ),
         weigh(Value::Null),
     ]);
     store.apply(&edits(list)).unwrap();

@@ -135,6 +135,7 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
         client: fields.optional_text("client"),
         allow: fields.text_list("allow"),
         deny: fields.text_list("deny"),
+        drain: fields.optional_text("drain"),
     };
     Arc::new(ServiceParams {
         name,

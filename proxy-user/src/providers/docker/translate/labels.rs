@@ -11,7 +11,7 @@ use crate::model::snapshot::{PolicyParams, Problem};
 /// What the labels' names begin with.
 const PREFIX: &str = "portico.";
 /// The rest of their names.
-const KEYS: &str = "scheduler, affinity, client, allow, deny";
+const KEYS: &str = "scheduler, affinity, client, allow, deny, drain";
 
 /// Adds what an object of labels says to `policy`, where nothing is said yet. `place` is the labels' path.
 pub(super) fn read(labels: &Value, place: &str, policy: &mut PolicyParams, problems: &mut Vec<Problem>) {
@@ -29,6 +29,7 @@ pub(super) fn read(labels: &Value, place: &str, policy: &mut PolicyParams, probl
             "scheduler" => &mut policy.scheduler,
             "affinity" => &mut policy.affinity,
             "client" => &mut policy.client,
+            "drain" => &mut policy.drain,
             "allow" | "deny" => {
                 let prefixes = if key == "allow" {
                     &mut policy.allow

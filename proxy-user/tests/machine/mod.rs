@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine of a test's own: namespaces of the calling thread, and real agents in them.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the calling thread's namespaces are left with goes with the test.
+pub fn said(line: &str) -> Output {
+    let mut words = line.split_whitespace();
+    Command::new(words.next().unwrap()).args(words).output().unwrap()
+}
+
+pub fn must(line: &str) {
+    let output = said(line);
+    assert!(output.status.success(), "{line}: {output:?}");
+}
+
+/// Gives the calling thread namespaces of its own, which end with it, and a folder with a BPF file system in `bpf`.
+pub fn own_namespaces() -> tempfile::TempDir {
+    // SAFETY: changes the calling thread only.
+    let left = unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) };
+    assert_eq!(left, 0, "unshare");
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("bpf")).unwrap();
+    must("mount --make-rprivate /");
+    must(&format!(
+        "mount -t bpf bpf {}",
+        folder.path().join("bpf").display()
+    ));
+    folder
+}
+
+/// A verb, with everything below the folder.
+pub fn portico(folder: &Path, verb: &str, flags: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+    let names = [
+        "PORTICO_BPFFS",
+        "PORTICO_STATE",
+        "PORTICO_SOCKET",
+        "PORTICO_CONFIG",
+    ];
+    let paths = ["bpf/portico", "state", "node.sock", "portico.toml"];
+    command.env_clear();
+    for (name, path) in names.into_iter().zip(paths) {
+        command.env(name, folder.join(path));
+    }
+    command.env("PORTICO_UPLINK", "veth0").env("PORTICO_FLOWS", "1");
+    command
+        .args(verb.split_whitespace())
+        .args(flags.split_whitespace());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Gone with the test, also if that fails.
+pub struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // SIGKILL; one that has ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An agent that answers.
+pub fn agent(folder: &Path) -> Agent {
+    let log = fs::File::create(folder.join("log")).unwrap();
+    let mut agent = Agent(portico(folder, "node", "").stderr(log).spawn().unwrap());
+    let began = Instant::now();
+    while !portico(folder, "status", "").output().unwrap().status.success() {
+        let log = || fs::read_to_string(folder.join("log")).unwrap();
+        assert!(agent.0.try_wait().unwrap().is_none(), "{}", log());
+        assert!(began.elapsed() < DEADLINE, "{}", log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    agent
+}
