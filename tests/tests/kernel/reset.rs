@@ -5,7 +5,7 @@ use std::{
     io::{ErrorKind, Read as _},
     net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use proxy_ebpf::abi::*;
@@ -194,8 +194,16 @@ fn a_backend_that_stands_under_another_number_is_not_gone() {
         (parts.reset)(Gone::default());
         stream.set_nonblocking(false).unwrap();
         assert_eq!(ended(&stream), ErrorKind::ConnectionAborted);
-        let counted = (parts.counters)();
-        assert!(counted.contains(&("sockets_reset".into(), 1)), "{counted:?}");
+        // It counts when it is through.
+        let began = Instant::now();
+        loop {
+            let counted = (parts.counters)();
+            if counted.contains(&("sockets_reset".into(), 1)) {
+                break;
+            }
+            assert!(began.elapsed() < DEADLINE, "{counted:?}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         drop(parts);
         unpin(&options);
     });
