@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The labs' end-to-end cases. Each name is a claim; a lab's cases run in order on one cluster.
 
+mod policies;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -124,6 +126,7 @@ fn all(lab: &mut Lab, cases: &mut Cases) {
             || kill_and_restart(lab, node),
         );
     }
+    policies::all(lab, cases);
     cases.check("scaling_down_drops_no_request", || scale_down(lab));
     without_backends(lab, cases);
 }

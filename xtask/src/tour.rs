@@ -117,12 +117,12 @@ pub fn wait_shared(lab: &Lab) -> Result<Duration> {
 pub struct Round {
     pub replicas: BTreeMap<String, usize>,
     pub clients: BTreeMap<String, usize>,
-    answers: usize,
+    pub answers: usize,
 }
 
-/// Asks `/demo/whoami` through a node, a new connection for each request.
-pub fn round(lab: &Lab, node: &str, requests: usize) -> Result<Round> {
-    let url = format!("http://{node}/demo/whoami?request=[1-{requests}]");
+/// Asks `/demo/whoami` at `NODE[:PORT]`, a new connection for each request.
+pub fn round(lab: &Lab, place: &str, requests: usize) -> Result<Round> {
+    let url = format!("http://{place}/demo/whoami?request=[1-{requests}]");
     let output = curl(lab, &["-H", "Connection: close", &url])?;
     let mut round = Round::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {

@@ -14,10 +14,10 @@ use super::{
 /// Flags of `portico trace`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// CLIENT -> ADDRESS:PORT[/PROTOCOL] (the arrow may be left out). CLIENT is an address outside, with :PORT if a
+    /// CLIENT -> ADDRESS:PORT[/PROTOCOL], in quotes or without the arrow (to a shell it is a redirection). CLIENT is an address outside, with :PORT if a
     /// flow is meant that may be known; the name or an address of a task of this node; or `host`, a process of the
     /// node itself
-    #[arg(required = true, num_args = 2..=3, value_name = "CLIENT -> ADDRESS:PORT", allow_hyphen_values = true)]
+    #[arg(required = true, num_args = 1..=3, value_name = "CLIENT -> ADDRESS:PORT", allow_hyphen_values = true)]
     what: Vec<String>,
     #[command(flatten)]
     ask: Ask,
@@ -37,8 +37,8 @@ pub fn run(args: Args) -> Result<(), Exit> {
 fn question(what: &[String]) -> Result<Value, String> {
     let words: Vec<&str> = what
         .iter()
-        .map(String::as_str)
-        .filter(|word| *word != "->")
+        .flat_map(|text| text.split("->"))
+        .flat_map(str::split_whitespace)
         .collect();
     let [client, to] = words[..] else {
         return Err("the form is CLIENT -> ADDRESS:PORT[/PROTOCOL] (portico trace --help)".into());
@@ -90,11 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arrow_may_be_left_out() {
+    fn the_arrow_may_be_left_out_or_stand_in_one_text() {
         let ask = |words: &[&str]| question(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         let expected = json!({ "client": "host", "to": "10.0.0.1:80", "protocol": "tcp" });
         assert_eq!(ask(&["host", "->", "10.0.0.1:80"]), Ok(expected.clone()));
-        assert_eq!(ask(&["host", "10.0.0.1:80/tcp"]), Ok(expected));
+        assert_eq!(ask(&["host", "10.0.0.1:80/tcp"]), Ok(expected.clone()));
+        for one in ["host -> 10.0.0.1:80", "host->10.0.0.1:80", "host 10.0.0.1:80/tcp"] {
+            assert_eq!(ask(&[one]), Ok(expected.clone()), "{one}");
+        }
+        assert!(ask(&["host"]).is_err());
         assert!(
             ask(&["host", "->", "10.0.0.1"])
                 .unwrap_err()

@@ -222,6 +222,12 @@ pub fn service_command(service: &spec::Service) -> Vec<String> {
     for (key, value) in &service.env {
         add("-e", format!("{key}={value}"));
     }
+    for (key, value) in &service.policy {
+        // Managers see the one, nodes with a task the other.
+        for flag in ["--label", "--container-label"] {
+            add(flag, format!("portico.{key}={value}"));
+        }
+    }
     if service.replicas != 1 {
         add("--replicas", service.replicas.to_string());
     }

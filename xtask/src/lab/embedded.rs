@@ -529,6 +529,9 @@ fn config(cluster: &Cluster, node: &str) -> Result<String> {
         )?;
         writeln!(toml, "ports = [{}]", ports.collect::<Vec<_>>().join(", "))?;
         writeln!(toml, "tasks = [{}]", tasks.collect::<Vec<_>>().join(", "))?;
+        for (key, value) in &service.spec.policy {
+            writeln!(toml, "{key} = \"{value}\"")?;
+        }
     }
     Ok(toml)
 }

@@ -21,6 +21,9 @@ pub struct Service {
     pub env: Vec<(String, String)>,
     pub args: Vec<String>,
     pub replicas: usize,
+    /// What is said to Portico of it: labels `portico.KEY`, keys of `portico.toml`.
+    #[serde(default)]
+    pub policy: Vec<(String, String)>,
 }
 
 /// Networks that the tour creates; ingress is there already.
@@ -38,6 +41,7 @@ fn service(name: &str, image: &str, networks: &[&str]) -> Service {
         env: Vec::new(),
         args: Vec::new(),
         replicas: 1,
+        policy: Vec::new(),
     }
 }
 
@@ -81,5 +85,15 @@ pub fn echo() -> Service {
         ports: vec![port(8081, 8081, "udp"), port(8082, 8080, "tcp")],
         replicas: 2,
         ..service("echo", "vfarcic/go-demo", &["go-demo"])
+    }
+}
+
+/// Not of the tour: a service with a policy, on a port of its own, with a task on every node.
+pub fn with_policy(name: &str, published: u16, key: &str, value: &str) -> Service {
+    Service {
+        ports: vec![port(published, 8080, "tcp")],
+        replicas: REPLICAS,
+        policy: vec![(key.to_owned(), value.to_owned())],
+        ..service(name, "vfarcic/go-demo", &["go-demo"])
     }
 }
