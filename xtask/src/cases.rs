@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    chaos::{self, Event, Pace},
     cmd,
     lab::{
         Engine, Lab, agent, down,
@@ -71,7 +72,8 @@ fn services(lab: &mut Lab) -> Result<()> {
     for network in spec::NETWORKS {
         lab.create_network(network)?;
     }
-    for service in [spec::go_demo_db(), spec::go_demo(), spec::proxy(), spec::echo()] {
+    let go_demo = chaos::site::go_demo(spec::REPLICAS);
+    for service in [spec::go_demo_db(), go_demo, spec::proxy(), spec::echo()] {
         let (name, replicas) = (service.name.clone(), service.replicas);
         lab.create_service(service)?;
         lab.wait_running(&name, replicas)?;
@@ -129,6 +131,26 @@ fn all(lab: &mut Lab, cases: &mut Cases) {
     policies::all(lab, cases);
     cases.check("scaling_down_drops_no_request", || scale_down(lab));
     without_backends(lab, cases);
+    under_load(lab, cases);
+}
+
+/// What `cargo xtask chaos` does, in short: what an event costs, in failed requests.
+fn under_load(lab: &mut Lab, cases: &mut Cases) {
+    cases.check("a_load_on_every_way_to_go_demo_loses_nothing_in_calm", || {
+        chaos::site::raise(lab)?;
+        chaos::check(lab, Event::Calm, Pace::SHORT)
+    });
+    let engine = lab.state.engine;
+    let mut check = |name, event| cases.check(name, || chaos::check(lab, event, Pace::SHORT));
+    check("killing_every_agent_each_second_costs_no_request", Event::Kill);
+    check(
+        "a_rolling_update_of_five_replicas_costs_no_request",
+        Event::Update,
+    );
+    if engine == Engine::Embedded {
+        check("a_cut_link_costs_only_its_own_nodes_flows", Event::Link);
+        check("a_lost_node_costs_only_its_own_flows", Event::Node);
+    }
 }
 
 fn task_of_go_demo(lab: &Lab) -> Result<String> {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
     build, cmd,
@@ -19,10 +19,10 @@ use crate::{
 mod client;
 mod events;
 mod load;
-mod site;
+pub mod site;
 mod verdict;
 
-use events::{Event, Pace};
+pub use events::{Event, Pace};
 use load::Load;
 use verdict::Row;
 
@@ -120,4 +120,13 @@ fn one(lab: &mut Lab, event: Event, pace: Pace) -> Result<Row> {
     let loss = event.happen(lab, &load, pace)?;
     let records = load.end()?;
     Ok(Row::of(event, &lanes, &records, loss))
+}
+
+/// One event on a lab that has [`site::go_demo`] with its replicas; an error with the table if a limit is missed.
+pub fn check(lab: &mut Lab, event: Event, pace: Pace) -> Result<()> {
+    let row = one(lab, event, pace)?;
+    if !row.holds() {
+        bail!("{}", verdict::table(&[row]));
+    }
+    Ok(())
 }

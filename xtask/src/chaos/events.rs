@@ -44,7 +44,7 @@ impl Pace {
         }
     }
 
-    /// What `cargo xtask test` does: all events of the embedded lab in less than a minute.
+    /// For `cargo xtask test` and `--quick`: the embedded lab's events in about a minute.
     pub const SHORT: Pace = Pace {
         kill: Duration::from_secs(5),
         calm: Duration::from_secs(1),

@@ -74,6 +74,13 @@ fn separate() -> Result<()> {
     net::batch(CLIENT, &routes)
 }
 
+/// Brings a lab that has all services to as many tasks as there are here.
+pub fn raise(lab: &mut Lab) -> Result<()> {
+    lab.scale("go-demo-db", NODES.len())?;
+    lab.scale("go-demo", REPLICAS)?;
+    lab.wait_agents()
+}
+
 /// Every way to go-demo as things stand: through the proxy and through its own port by every node, and to its VIP
 /// from a task on every node; each with a connection that is kept and with one per request.
 pub fn lanes(lab: &Lab) -> Result<Vec<Lane>> {
