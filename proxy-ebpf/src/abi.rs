@@ -11,6 +11,7 @@
 mod macros;
 pub mod backend;
 pub mod counter;
+pub mod event;
 pub mod flow;
 pub mod frontend;
 pub mod limits;
@@ -22,6 +23,7 @@ pub mod tally;
 
 pub use backend::{Backend, LocalTask, SlotKey};
 pub use counter::Counter;
+pub use event::{Event, Watch};
 pub use flow::{Bucket, Flow, FlowKey};
 pub use frontend::{Frontend, FrontendKey, FrontendKey6};
 pub use schedule::{Affinity, AffinityKey, Fragment, FragmentKey, SourceKey, TableBlock, TableKey};

@@ -24,6 +24,7 @@ pub mod hash;
 pub mod ip;
 pub mod ipv6;
 pub mod maps;
+pub mod observe;
 pub mod packet;
 pub mod published;
 pub mod refuse;

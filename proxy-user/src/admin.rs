@@ -10,6 +10,7 @@ mod edits;
 mod flows;
 pub mod metrics;
 mod names;
+pub mod observe;
 pub mod socket;
 mod stats;
 mod trace;

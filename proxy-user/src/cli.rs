@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod flows;
 pub mod log;
 pub mod node;
+pub mod observe;
 pub mod proxy;
 pub mod run;
 pub mod service;
@@ -47,6 +48,9 @@ enum Verb {
     Flows(flows::Args),
     /// What services and backends were given, what is open, and what the node counted; as rates, live
     Stats(stats::Args),
+    /// Flows that open and end, and whatever is dropped or refused, as it happens
+    #[command(long_about = observe::LONG)]
+    Observe(observe::Args),
     /// Which service, backend and path a connection gets, and why; sends nothing
     Trace(trace::Args),
     /// What this machine offers and what Portico will do with it
@@ -85,11 +89,17 @@ impl Exit {
 
 /// Writes to stdout. A reader that has enough (`| head`) is no error.
 pub(crate) fn print(text: &str) -> Result<(), Exit> {
+    print_more(text).map(drop)
+}
+
+/// The same, of what goes on: whether the reader may want more.
+pub(crate) fn print_more(text: &str) -> Result<bool, Exit> {
     use std::io::{ErrorKind, Write, stdout};
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Exit::Failed(format!("stdout: {error}"))),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Exit::Failed(format!("stdout: {error}"))),
     }
 }
 
@@ -104,6 +114,7 @@ pub fn main() -> ExitCode {
         Verb::Backend(args) => backend::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Stats(args) => stats::run(args),
+        Verb::Observe(args) => observe::run(args),
         Verb::Trace(args) => trace::run(args),
         Verb::Doctor(args) => doctor::run(args),
     };

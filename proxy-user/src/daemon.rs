@@ -31,10 +31,10 @@ pub use mailbox::Mailbox;
 pub use view::{ProviderState, SandboxProblem, View};
 
 use crate::{
-    admin,
+    admin::{self, observe::hub::Hub},
     cli::Exit,
     health::Health,
-    kernel::{KernelParts, mirror::Mirror, parts::Engine},
+    kernel::{KernelParts, events::Source, mirror::Mirror, parts::Engine},
     providers::{Provider, Report, api::Store},
 };
 
@@ -61,6 +61,8 @@ pub struct Shared {
     pub counters: Counters,
     /// The maps, for looking; a kernel in memory has none.
     pub mirror: Option<Mirror>,
+    /// Who observes.
+    pub observers: Arc<Hub>,
     /// What the kernel side told about itself.
     pub info: serde_json::Value,
 }
@@ -85,6 +87,7 @@ impl Shared {
             api: Arc::new(api),
             counters,
             mirror,
+            observers: Arc::default(),
             info,
         })
     }
@@ -106,6 +109,16 @@ async fn follow(api: &Store, mailbox: &Mailbox) {
             return;
         }
     }
+}
+
+/// Tells observers what the programs tell.
+async fn observe(shared: &Shared) {
+    let open = || -> io::Result<Box<dyn Source>> {
+        let mirror = shared.mirror.as_ref();
+        let mirror = mirror.ok_or_else(|| io::Error::other("this data plane has no events"))?;
+        Ok(Box::new(mirror.events()?))
+    };
+    shared.observers.run(open).await;
 }
 
 /// Runs until a signal says stop.
@@ -184,6 +197,7 @@ pub async fn run<D: Into<Engine>>(
         () = follow(&shared.api, &mailbox) => Err(Exit::Failed("the api provider ended".into())),
         () = socket.serve(shared.clone()) => Err(Exit::Failed("the unix socket was closed".into())),
         () = admin::metrics::serve(metrics, shared.clone()) => Err(Exit::Failed("metrics ended".into())),
+        () = observe(&shared) => Err(Exit::Failed("the reader of events ended".into())),
         _ = control_died => Err(Exit::Failed("the control thread died; see the log".into())),
     };
     tracing::info!("stopping; what is in the kernel stays and goes on forwarding");

@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod clsact;
 pub mod dataplane;
+pub mod events;
 pub mod exchange;
 pub mod genetlink;
 pub mod guard;

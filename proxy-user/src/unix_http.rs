@@ -54,6 +54,18 @@ pub async fn open(socket: &Path, path: &str) -> Result<hyper::Response<Incoming>
     send(socket, Method::GET, path, Bytes::new()).await
 }
 
+/// Sends a POST and returns the answer once its head is there, for one that is read as it comes.
+pub async fn stream(socket: &Path, path: &str, body: Bytes) -> Result<hyper::Response<Incoming>, Error> {
+    let response = tokio::time::timeout(REQUEST_TIMEOUT, send(socket, Method::POST, path, body))
+        .await
+        .unwrap_or_else(|_| Err(late(path)))?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let refused = tokio::time::timeout(REQUEST_TIMEOUT, read(path, response)).await;
+    Err(refused.ok().and_then(Result::err).unwrap_or_else(|| late(path)))
+}
+
 async fn send(
     socket: &Path,
     method: Method,
@@ -98,36 +110,39 @@ pub async fn post(socket: &Path, path: &str, body: Bytes) -> Result<Bytes, Error
 }
 
 async fn exchange(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, Error> {
-    let broken = |message: String| Error::Broken {
-        path: path.into(),
-        message,
-    };
     let whole = async {
         let response = send(socket, method, path, body).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body
-            .collect()
-            .await
-            .map_err(|error| broken(error.to_string()))?
-            .to_bytes();
-        if status.is_success() {
-            Ok(body)
-        } else {
-            let message = String::from_utf8_lossy(&body).trim().to_owned();
-            Err(Error::Refused {
-                path: path.into(),
-                status,
-                message,
-            })
-        }
+        read(path, response).await
     };
     tokio::time::timeout(REQUEST_TIMEOUT, whole)
         .await
-        .unwrap_or_else(|_| {
-            Err(broken(format!(
-                "no answer within {} s",
-                REQUEST_TIMEOUT.as_secs()
-            )))
+        .unwrap_or_else(|_| Err(late(path)))
+}
+
+/// The whole body, or why it is no success.
+async fn read(path: &str, response: hyper::Response<Incoming>) -> Result<Bytes, Error> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let body = body.collect().await.map_err(|error| Error::Broken {
+        path: path.into(),
+        message: error.to_string(),
+    })?;
+    let body = body.to_bytes();
+    if status.is_success() {
+        Ok(body)
+    } else {
+        let message = String::from_utf8_lossy(&body).trim().to_owned();
+        Err(Error::Refused {
+            path: path.into(),
+            status,
+            message,
         })
+    }
+}
+
+fn late(path: &str) -> Error {
+    Error::Broken {
+        path: path.into(),
+        message: format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()),
+    }
 }

@@ -85,6 +85,12 @@ counters! {
     SynRate = 27, "syn_rate", true;
     /// Packet for another node's task, sent by the XDP program itself.
     XdpSent = 32, "xdp_sent", false;
+    /// What nobody could be told: the CPU had told [`super::limits::EVENTS_MAX`] in this tick, or the ring was full.
+    EventsLost = 33, "events_lost", false;
+    /// Flow of a published port whose client or task sent the first FIN; at its entry node.
+    FlowClosed = 34, "flow_closed", false;
+    /// The same with RST.
+    FlowReset = 35, "flow_reset", false;
 }
 
 /// Entries of the counter array; room for later numbers.

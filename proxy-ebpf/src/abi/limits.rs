@@ -52,6 +52,12 @@ pub const SOCKS_MAX: u32 = 131_072;
 /// The same of IPv6 sockets that asked for IPv6 addresses (those that asked for mapped IPv4 ones are above): half as
 /// many, of 56 bytes and about 64 of the kernel's, 7.5 MiB, allocated at the start.
 pub const SOCKS6_MAX: u32 = 65_536;
+/// Events that wait for the agent: 524 288 bytes, of which each takes 88 and a header of 8: 5 461. The agent looks every
+/// 20 ms, so 273 000 events a second fit: what 35 CPUs may tell ([`EVENTS_MAX`]).
+pub const EVENT_RING_BYTES: u32 = 1 << 19;
+/// Events that a CPU tells in a tick (1.07 s), about what people and a disk can follow: 8 192 of some 100 ns are a
+/// thousandth of the CPU. The rest is counted.
+pub const EVENTS_MAX: u32 = 8_192;
 /// Prefixes that services allow and deny, over all: 4 each for all frontends of a full node is 16 times this;
 /// a trie node takes about 100 bytes, so 1.6 MiB when full.
 pub const SOURCES_MAX: u32 = 16_384;

@@ -7,6 +7,7 @@
 
 use super::{
     Maps,
+    observe::closed,
     packet::{Kind, Packet},
     published::Env,
     table::expired,
@@ -89,6 +90,7 @@ pub fn still(env: &Env, flow: &Flow) -> u16 {
 pub fn advance<M: Maps>(
     maps: &M,
     env: &Env,
+    packet: &Packet,
     key: &FlowKey,
     flow: &mut Flow,
     (state, ifindex): (u8, u32),
@@ -102,6 +104,7 @@ pub fn advance<M: Maps>(
     let state = core::hint::black_box(state);
     if state == CLOSING && flow.state != CLOSING && key.side == ENTRY && flow.backend != 0 {
         maps.tally(flow.backend, ENDED);
+        closed(maps, env, packet, key, flow);
     }
     flow.state = state;
     flow.seen = env.now;

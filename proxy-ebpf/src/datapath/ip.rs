@@ -32,6 +32,8 @@ pub trait Ip: Copy + Eq {
 
     /// The form that an IPv4 address has here.
     fn from_v4(addr_be: u32) -> Self;
+    /// The form that it has in [`crate::abi::Event`].
+    fn words(self) -> [u32; 4];
     /// A VIP frontend's backend.
     fn of(backend: &Backend) -> Self;
     /// Whether published ports answer on it.
@@ -51,6 +53,11 @@ impl Ip for u32 {
     #[inline(always)]
     fn from_v4(addr_be: u32) -> u32 {
         addr_be
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [0, 0, MAPPED, self]
     }
 
     #[inline(always)]
@@ -133,7 +140,12 @@ impl Ip for V6 {
 
     #[inline(always)]
     fn from_v4(addr_be: u32) -> V6 {
-        V6([0, 0, MAPPED, addr_be])
+        V6(addr_be.words())
+    }
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        self.0
     }
 
     #[inline(always)]

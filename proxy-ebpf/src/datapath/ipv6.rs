@@ -15,7 +15,11 @@ use crate::abi::{FrontendKey, PROTO_TCP, PROTO_UDP, frontend::PUBLISHED};
 /// Ethernet type of IPv6 (RFC 2464).
 const ETHERTYPE: [u8; 2] = [0x86, 0xdd];
 /// An IPv6 header (RFC 8200).
-const IP_LEN: usize = 40;
+pub const IP_LEN: usize = 40;
+/// Where in the frame the protocol stands.
+pub const PROTOCOL: usize = ETH_LEN + 6;
+/// Where the source address stands; the destination follows.
+pub const SOURCE: usize = ETH_LEN + 8;
 /// Of the packet that an answer is about: its header and as much as names the flow, with TCP's sequence number.
 const ABOUT_LEN: usize = IP_LEN + 8;
 /// Ethernet, IPv6 and ICMP header, and what it is about.

@@ -3,8 +3,8 @@
 
 use super::{Packet, table::Stored};
 use crate::abi::{
-    Affinity, AffinityKey, Backend, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-    FrontendKey6, LocalTask, Scope, SlotKey, SockKey, SockKey6, SockPeer, SockPeer6,
+    Affinity, AffinityKey, Backend, Counter, Event, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+    FrontendKey, FrontendKey6, LocalTask, Scope, SlotKey, SockKey, SockKey6, SockPeer, SockPeer6, Watch,
 };
 
 /// The maps. Every method is one map operation; none blocks.
@@ -69,6 +69,10 @@ pub trait Maps {
     fn sock6(&self, key: &SockKey6) -> Option<SockPeer6>;
     /// Writes it; as above.
     fn set_sock6(&self, key: &SockKey6, peer: &SockPeer6);
+    /// What somebody wants to be told.
+    fn watch(&self) -> Watch;
+    /// Tells it, or counts that it could not be told.
+    fn tell(&self, now: u32, event: impl FnOnce() -> Event);
     /// Adds one to a counter.
     fn count(&self, counter: Counter) {
         self.count_number(counter as u32);

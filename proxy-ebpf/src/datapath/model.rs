@@ -57,6 +57,10 @@ pub struct World {
     pub sources: HashMap<(u32, u32), u8>,
     /// Generation, and whether it is a published port.
     pub gates: RefCell<HashMap<Gate, (u16, bool)>>,
+    /// What somebody wants to be told.
+    pub watch: Watch,
+    /// What was told.
+    pub told: RefCell<Vec<Event>>,
     /// State of what stands for chance; moves with every use.
     pub random: RefCell<u64>,
 }
@@ -84,6 +88,8 @@ impl Default for World {
             fragments: RefCell::default(),
             sources: HashMap::new(),
             gates: RefCell::default(),
+            watch: Watch::default(),
+            told: RefCell::default(),
             random: RefCell::new(0x9e37_79b9_7f4a_7c15),
         }
     }
@@ -161,6 +167,12 @@ impl Maps for World {
         let mut active = self.active.borrow_mut();
         let word = active.entry(backend).or_default();
         *word = word.wrapping_add(change);
+    }
+    fn watch(&self) -> Watch {
+        self.watch
+    }
+    fn tell(&self, _: u32, event: impl FnOnce() -> Event) {
+        self.told.borrow_mut().push(event());
     }
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
         self.affinity.borrow().get(key).copied()

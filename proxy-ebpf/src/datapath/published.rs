@@ -25,6 +25,7 @@
 use super::{
     Action, DENY, Maps, Nat, Out, Packet,
     flows::{advance, alive, complete, first_state, live, next_state, note_fragment, put, still},
+    observe::opened,
     select::{Who, by_hash, select},
 };
 use crate::abi::{
@@ -177,7 +178,15 @@ pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut St
                 if packet.can_open() {
                     let state = next_state(flow.state, packet);
                     lead(&mut flow, frontend, backend, packet);
-                    advance(maps, env, &key, &mut flow, (state, env.ifindex), env.generation);
+                    advance(
+                        maps,
+                        env,
+                        packet,
+                        &key,
+                        &mut flow,
+                        (state, env.ifindex),
+                        env.generation,
+                    );
                 }
                 stage.flow = flow;
                 return Step::Deliver;
@@ -267,11 +276,12 @@ pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage
     let flow = stage.flow;
     put(maps, &key, &flow);
     maps.tally(flow.backend, tally::FLOW);
-    maps.count(if local {
+    let counter = if local {
         Counter::FlowLocal
     } else {
         Counter::FlowRemote
-    });
+    };
+    opened(maps, counter, env, packet, stage);
     None
 }
 
@@ -395,7 +405,7 @@ pub fn to_task<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage)
             put(maps, &key, &flow);
         }
         if !known && reply.backend == 0 {
-            maps.count(Counter::FlowTunnel);
+            opened(maps, Counter::FlowTunnel, env, packet, stage);
         }
     } else if !known {
         return Action::drop(Counter::TunnelUnknownFlow);
@@ -436,7 +446,7 @@ pub fn from_task<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Option<Ac
         let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
         let found = still(env, &flow);
-        advance(maps, env, &key, &mut flow, (state, ifindex), found);
+        advance(maps, env, packet, &key, &mut flow, (state, ifindex), found);
         if flow.node_be == 0 && flow.flags & CLAMP == 0 {
             touch_entry(maps, env, packet, client, used);
         }
@@ -546,7 +556,7 @@ pub fn reply_from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Actio
         let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
         let found = still(env, &flow);
-        advance(maps, env, &key, &mut flow, (state, ifindex), found);
+        advance(maps, env, packet, &key, &mut flow, (state, ifindex), found);
         if back {
             touch_entry(maps, env, packet, client, packet.source());
         }
@@ -572,7 +582,7 @@ fn touch_entry<M: Maps>(maps: &M, env: &Env, packet: &Packet, client: (u32, u16)
         let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
         let found = still(env, &flow);
-        advance(maps, env, &key, &mut flow, (state, ifindex), found);
+        advance(maps, env, packet, &key, &mut flow, (state, ifindex), found);
     }
 }
 
@@ -610,7 +620,7 @@ fn published<M: Maps>(maps: &M, protocol: u8, port_be: u16) -> Option<&Frontend>
 }
 
 #[inline(always)]
-fn target_port(frontend: &Frontend, published_be: u16) -> u16 {
+pub(super) fn target_port(frontend: &Frontend, published_be: u16) -> u16 {
     if frontend.target_port_be == 0 {
         published_be
     } else {

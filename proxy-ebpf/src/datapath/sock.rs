@@ -10,6 +10,7 @@
 use super::{
     Maps,
     ip::{Ip, Peer},
+    observe,
     select::{Who, select},
 };
 use crate::abi::{
@@ -74,11 +75,12 @@ pub enum Verdict<A> {
 pub fn connect<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>) -> Verdict<A> {
     match choose(maps, caller, to, to.addr.is_own(maps)) {
         Choice::NotOurs => Verdict::Pass,
-        Choice::None => refuse(maps),
-        Choice::Backend(id, address) => {
+        Choice::None(network) => refuse(maps, caller, to, network),
+        Choice::Backend(id, address, network) => {
             remember(maps, caller, REVERSE, address, to, id);
             maps.tally(id, OPENED);
-            maps.count(Counter::SockConnect);
+            let given = Some((id, address));
+            observe::socket(maps, Counter::SockConnect, &caller, to, network, given);
             Verdict::Use(address)
         }
     }
@@ -95,12 +97,13 @@ pub fn sendmsg<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>) -> Verd
     let own = A::SENDS_MAPPED && to.addr.is_own(maps);
     match choose(maps, caller, to, own) {
         Choice::NotOurs => Verdict::Pass,
-        Choice::None => refuse(maps),
-        Choice::Backend(id, address) => {
+        Choice::None(network) => refuse(maps, caller, to, network),
+        Choice::Backend(id, address, network) => {
             remember(maps, caller, AFFINITY, to, address, id);
             remember(maps, caller, REVERSE, address, to, id);
             maps.tally(id, OPENED);
-            maps.count(Counter::SockSendmsg);
+            let given = Some((id, address));
+            observe::socket(maps, Counter::SockSendmsg, &caller, to, network, given);
             Verdict::Use(address)
         }
     }
@@ -117,8 +120,10 @@ pub fn reverse<M: Maps, A: Ip>(maps: &M, caller: Caller, from: Address<A>) -> Ve
 
 enum Choice<A> {
     NotOurs,
-    None,
-    Backend(u32, Address<A>),
+    /// Nobody serves it; its network, 0 = a published port.
+    None(u32),
+    /// Id, address, network.
+    Backend(u32, Address<A>, u32),
 }
 
 /// `own`: whether published ports answer on the address.
@@ -138,8 +143,8 @@ fn choose<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>, own: bool) -
         }
         if let Some(frontend) = found {
             return match select(maps, frontend, &caller.who()) {
-                Some((id, backend)) => Choice::Backend(id, vip_target(backend, to)),
-                None => Choice::None,
+                Some((id, backend)) => Choice::Backend(id, vip_target(backend, to), network),
+                None => Choice::None(network),
             };
         }
     }
@@ -153,9 +158,9 @@ fn choose<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>, own: bool) -
         if let Some(frontend) = maps.frontend(&key) {
             return match select(maps, frontend, &caller.who()) {
                 Some((id, backend)) => {
-                    Choice::Backend(id, published_target(backend, frontend.target_port_be, to))
+                    Choice::Backend(id, published_target(backend, frontend.target_port_be, to), 0)
                 }
-                None => Choice::None,
+                None => Choice::None(0),
             };
         }
     }
@@ -197,8 +202,8 @@ fn published_target<A: Ip>(backend: &Backend, target_port_be: u16, to: Address<A
 }
 
 #[inline(always)]
-fn refuse<M: Maps, A>(maps: &M) -> Verdict<A> {
-    maps.count(Counter::SockNoBackend);
+fn refuse<M: Maps, A: Ip>(maps: &M, caller: Caller, to: Address<A>, network: u32) -> Verdict<A> {
+    observe::socket(maps, Counter::SockNoBackend, &caller, to, network, None);
     Verdict::Refuse
 }
 

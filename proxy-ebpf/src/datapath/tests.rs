@@ -6,6 +6,7 @@ use super::{
     guard::{self, Rules},
     ip::{Ip as _, V6},
     model::World,
+    observe,
     packet::{self, Kind, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, find_mss, parse},
     published::{self, Env},
     sock::{Address, Caller, Verdict, connect, reverse, sendmsg},
@@ -887,6 +888,189 @@ fn a_udp_socket_stays_until_its_backend_goes() {
         [once; 2],
         "its end is not seen"
     );
+}
+
+/// Reasons and backends of what was told since the last look.
+fn told(world: &World) -> Vec<(u8, u32)> {
+    let told = std::mem::take(&mut *world.told.borrow_mut());
+    told.iter().map(|event| (event.reason, event.backend)).collect()
+}
+
+const EVERYTHING: Watch = Watch {
+    flows: 1,
+    drops: 1,
+    until: ENV.now + 1,
+    _pad: 0,
+};
+
+#[test]
+fn new_flows_are_told_once_and_only_to_who_watches() {
+    let mut world = node(&[backend(LOCAL)]);
+    from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN));
+    assert_eq!(told(&world), [], "nobody watches");
+    world.watch = EVERYTHING;
+    from_client(&world, &ENV, &packet(PROTO_TCP, TCP_ACK));
+    from_task(&world, &ENV, &reply(PROTO_TCP, TCP_ACK)).unwrap();
+    assert_eq!(told(&world), [], "a known flow");
+    let udp = packet(PROTO_UDP, 0);
+    from_client(&world, &ENV, &udp);
+    let event = world.told.borrow()[0];
+    let expected = Event {
+        from: CLIENT.words(),
+        to: NODE.words(),
+        backend: 1,
+        task: TASK_ADDR.words(),
+        node_be: PEER,
+        ifindex: 2,
+        from_port_be: 1000u16.to_be(),
+        to_port_be: 80u16.to_be(),
+        task_port_be: 8080u16.to_be(),
+        protocol: PROTO_UDP,
+        reason: Counter::FlowLocal as u8,
+        chance: event.chance,
+        ..Event::default()
+    };
+    assert_eq!(event, expected);
+    assert_eq!(told(&world).len(), 1);
+    world.watch.until = ENV.now;
+    let another = Packet {
+        src_port_be: 7,
+        ..udp
+    };
+    from_client(&world, &ENV, &another);
+    assert_eq!(told(&world), [], "the watch has run out");
+}
+
+#[test]
+fn tunnelled_flows_and_sockets_are_told() {
+    let mut world = node(&[]);
+    world.watch = EVERYTHING;
+    world.local_tasks.insert(
+        7,
+        LocalTask {
+            addr_be: TASK_ADDR,
+            ifindex: 55,
+            ..Default::default()
+        },
+    );
+    for _ in 0..2 {
+        from_tunnel(&world, &ENV, &packet(PROTO_TCP, TCP_SYN), 7, PEER);
+    }
+    assert_eq!(world.told.borrow()[0].node_be, PEER);
+    assert_eq!(world.told.borrow()[0].task, TASK_ADDR.words());
+    assert_eq!(told(&world), [(Counter::FlowTunnel as u8, 0)], "once");
+
+    let mut world = vip_world();
+    world.watch = EVERYTHING;
+    connect(&world, TCP_SOCKET, at(NODE, 80));
+    let event = world.told.borrow()[0];
+    assert_eq!((event.namespace, event.network, event.to), (1, 4, NODE.words()));
+    assert_eq!(told(&world), [(Counter::SockConnect as u8, 1)]);
+    world.watch.flows = 0;
+    for _ in 0..2 {
+        sendmsg(&world, UDP_SOCKET, at(NODE, 53));
+    }
+    assert_eq!(told(&world), [], "no flows are wanted");
+    world
+        .frontends
+        .values_mut()
+        .for_each(|frontend| frontend.slots = 0);
+    connect(&world, TCP_SOCKET, at(NODE, 80));
+    assert_eq!(told(&world), [(Counter::SockNoBackend as u8, 0)]);
+}
+
+#[test]
+fn an_end_is_told_once_with_who_and_how() {
+    let ends = |told: &World| -> Vec<(u8, u8)> {
+        let told = std::mem::take(&mut *told.told.borrow_mut());
+        told.iter().map(|event| (event.reason, event.by_task)).collect()
+    };
+    let mut world = node(&[backend(LOCAL)]);
+    let client = |world: &World, flags| from_client(world, &ENV, &packet(PROTO_TCP, flags));
+    for (flags, reason) in [
+        (TCP_FIN | TCP_ACK, Counter::FlowClosed),
+        (TCP_RST, Counter::FlowReset),
+    ] {
+        for by_task in [0, 1] {
+            client(&world, TCP_SYN);
+            world.watch = EVERYTHING;
+            if by_task == 0 {
+                client(&world, flags);
+                assert_eq!(world.told.borrow()[0].task, TASK_ADDR.words());
+                assert_eq!(world.told.borrow()[0].from, CLIENT.words());
+                assert_eq!(world.told.borrow()[0].to, NODE.words());
+                assert_eq!(world.told.borrow()[0].backend, 1);
+            } else {
+                from_task(&world, &ENV, &reply(PROTO_TCP, flags)).unwrap();
+            }
+            assert_eq!(ends(&world), [(reason as u8, by_task)]);
+            client(&world, TCP_FIN | TCP_ACK);
+            from_task(&world, &ENV, &reply(PROTO_TCP, TCP_RST)).unwrap();
+            assert_eq!(ends(&world), [], "it has ended");
+            world.watch = Watch::default();
+        }
+        assert_eq!(world.counted(reason), 2);
+    }
+}
+
+#[test]
+fn the_end_of_a_flow_is_in_the_sample_that_its_beginning_is_in() {
+    let mut world = node(&[backend(LOCAL)]);
+    world.watch = Watch {
+        flows: 8,
+        ..EVERYTHING
+    };
+    for port in 0..400_u16 {
+        for flags in [TCP_SYN, TCP_FIN] {
+            let packet = Packet {
+                src_port_be: port.to_be(),
+                ..packet(PROTO_TCP, flags)
+            };
+            from_client(&world, &ENV, &packet);
+        }
+    }
+    let told = world.told.take();
+    let of = |counter: Counter| -> Vec<u16> {
+        let those = told.iter().filter(|event| event.reason == counter as u8);
+        those.map(|event| event.from_port_be).collect()
+    };
+    let opened = of(Counter::FlowLocal);
+    assert_eq!(opened, of(Counter::FlowClosed));
+    assert!((20..100).contains(&opened.len()), "{} of 400", opened.len());
+    let fewer = told.iter().filter(|event| event::is_sampled(event.chance, 16));
+    assert!(fewer.count() < told.len(), "who wants fewer gets a part of them");
+}
+
+#[test]
+fn refusals_are_told_and_a_sample_is_a_part() {
+    let mut world = node(&[backend(LOCAL)]);
+    let denied = packet(PROTO_TCP, TCP_SYN);
+    observe::refused(&world, Counter::SourceDenied as u32, &ENV, &denied);
+    assert_eq!(told(&world), [], "nobody watches");
+    world.watch = EVERYTHING;
+    observe::refused(&world, Counter::SourceDenied as u32, &ENV, &denied);
+    assert_eq!(told(&world), [(Counter::SourceDenied as u8, 0)]);
+    assert_eq!(world.counted(Counter::SourceDenied), 2);
+    observe::refused_unread(&world, Counter::TunnelNotOurs, &ENV);
+    assert_eq!(told(&world), [(Counter::TunnelNotOurs as u8, 0)]);
+    world.watch.flows = 8;
+    for port in 0..400 {
+        let packet = Packet {
+            src_port_be: u16::to_be(port),
+            ..packet(PROTO_UDP, 0)
+        };
+        from_client(&world, &ENV, &packet);
+    }
+    let part = told(&world).len();
+    assert!((20..100).contains(&part), "{part} of 400");
+}
+
+#[test]
+fn a_cpu_tells_so_much_in_a_tick() {
+    let mut budget = observe::Budget::default();
+    let admitted = (0..limits::EVENTS_MAX + 9).filter(|_| budget.admit(7)).count();
+    assert_eq!(admitted, limits::EVENTS_MAX as usize);
+    assert!(budget.admit(8));
 }
 
 #[test]

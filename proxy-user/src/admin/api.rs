@@ -3,12 +3,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use serde_json::{Value, json};
 
-use super::{edits, flows, stats, trace};
+use super::{
+    edits, flows,
+    observe::{self, Body, whole},
+    stats, trace,
+};
 use crate::{
     daemon::{ProviderState, Shared, View},
     health::Standing,
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// One request, one answer.
-pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full<Bytes>> {
+pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
     let view = shared.view.load_full();
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/status") => (StatusCode::OK, status(&view, &shared)),
@@ -30,13 +32,21 @@ pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response
         (&Method::POST, "/v1/edits") => edits::answer(request, &shared).await,
         (&Method::POST, "/v1/flows") => flows::list(request, &shared).await,
         (&Method::POST, "/v1/flows/flush") => flows::flush(request, &shared).await,
+        (&Method::POST, "/v1/observe") => match observe::answer(request, &shared).await {
+            Ok(stream) => return stream,
+            Err(failure) => failure,
+        },
         (&Method::POST, "/v1/stats") => stats::answer(request, &shared).await,
         (&Method::POST, "/v1/trace") => trace::answer(request, &shared).await,
         (_, path @ ("/v1/status" | "/v1/services" | "/v1/kept")) => (
             StatusCode::METHOD_NOT_ALLOWED,
             json!({ "error": format!("{path} only answers GET") }),
         ),
-        (_, path @ ("/v1/edits" | "/v1/flows" | "/v1/flows/flush" | "/v1/stats" | "/v1/trace")) => (
+        (
+            _,
+            path
+            @ ("/v1/edits" | "/v1/flows" | "/v1/flows/flush" | "/v1/observe" | "/v1/stats" | "/v1/trace"),
+        ) => (
             StatusCode::METHOD_NOT_ALLOWED,
             json!({ "error": format!("{path} only answers POST") }),
         ),
@@ -45,7 +55,7 @@ pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response
             json!({ "error": format!("there is no {path}") }),
         ),
     };
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body:#}\n"))));
+    let mut response = Response::new(whole(format!("{body:#}\n")));
     *response.status_mut() = status;
     let kind = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -121,6 +131,7 @@ pub fn status(view: &View, shared: &Shared) -> Value {
         "reconciler": {
             "passes": view.passes, "operations": view.operations, "failures": view.failures,
         },
+        "observers": shared.observers.observers(),
         "counters": counters,
         "kernel": shared.info,
     })

@@ -160,6 +160,18 @@ pub fn text(shared: &Shared) -> String {
             view.all_down.len() as u64,
         ),
         (
+            "portico_observers",
+            "gauge",
+            "Who observes.",
+            shared.observers.observers() as u64,
+        ),
+        (
+            "portico_observe_missed_total",
+            "counter",
+            "Events that observers were too slow for.",
+            shared.observers.missed(),
+        ),
+        (
             "portico_scopes",
             "gauge",
             "Namespaces that may use VIPs.",

@@ -14,8 +14,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -121,11 +125,12 @@ impl Drop for Socket {
 }
 
 /// Serves one connection with a function from request to response.
-pub(super) async fn serve_one<S, F, A>(stream: S, answer: F)
+pub(super) async fn serve_one<S, F, A, B>(stream: S, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Request<Incoming>) -> A,
-    A: Future<Output = Response<Full<Bytes>>>,
+    A: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
     let service = service_fn(|request| {
         let answer = answer(request);

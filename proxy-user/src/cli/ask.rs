@@ -83,7 +83,7 @@ fn exchange(path: &str, question: impl Future<Output = Result<Bytes, Error>>) ->
 }
 
 /// What the operator asked for wrongly is exit code 2, what the agent could not do 1, no agent 3.
-fn exit(error: Error) -> Exit {
+pub(super) fn exit(error: Error) -> Exit {
     match error {
         Error::Connect { .. } => Exit::Lacks {
             what: format!("no agent answers: {error}"),

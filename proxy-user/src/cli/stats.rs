@@ -71,13 +71,16 @@ pub fn run(args: Args) -> Result<(), Exit> {
         thread::sleep(interval);
         let next = look()?;
         let shown = rates::of(&last.1, &next.1, next.0 - last.0);
-        if args.ask.json {
-            super::print(&format!("{shown}\n"))?;
+        let more = if args.ask.json {
+            super::print_more(&format!("{shown}\n"))?
         } else {
             // A terminal shows one picture, a file keeps all.
             let before = if screen { "\x1b[H\x1b[2J" } else { "" };
             let after = if screen { "" } else { "\n" };
-            super::print(&format!("{before}{}{after}", render(&shown, true)))?;
+            super::print_more(&format!("{before}{}{after}", render(&shown, true)))?
+        };
+        if !more {
+            return Ok(());
         }
         last = next;
         left = left.map(|left| left - 1);

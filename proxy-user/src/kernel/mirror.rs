@@ -21,9 +21,9 @@ use aya::{
 };
 use proxy_ebpf::{
     abi::{
-        Affinity, AffinityKey, Backend, Bucket, Counter, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-        FrontendKey, FrontendKey6, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockKey6,
-        SockPeer, SockPeer6, TableBlock, TableKey, Tally,
+        Affinity, AffinityKey, Backend, Bucket, Counter, Event, Flow, FlowKey, Fragment, FragmentKey,
+        Frontend, FrontendKey, FrontendKey6, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey,
+        SockKey6, SockPeer, SockPeer6, TableBlock, TableKey, Tally, Watch,
         backend::DRAINING,
         flow::{CLOSING, ENTRY, WAYS},
         schedule::BLOCK,
@@ -35,7 +35,7 @@ use proxy_ebpf::{
     },
 };
 
-use super::{pins::Pins, shared::Shared};
+use super::{events::Ring, pins::Pins, shared::Shared};
 use crate::reconcile::key::FrontKey;
 
 /// How often a flush asks for a bucket's lock; a program holds it for some hundred nanoseconds.
@@ -155,6 +155,11 @@ impl Mirror {
 
     fn table(&self) -> io::Result<Shared<Bucket>> {
         Shared::map(&self.pins, "FLOWS")
+    }
+
+    /// Opens the programs' events.
+    pub fn events(&self) -> io::Result<Ring> {
+        Ring::open(&self.pins)
     }
 
     /// Opens the maps for one look.
@@ -319,6 +324,10 @@ impl Maps for Look {
         found(self.active.get(&backend, 0)).unwrap_or_default() as u32
     }
     fn tally(&self, _: u32, _: u64) {}
+    fn watch(&self) -> Watch {
+        Watch::default()
+    }
+    fn tell(&self, _: u32, _: impl FnOnce() -> Event) {}
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
         found(self.affinity.get(key, 0))
     }

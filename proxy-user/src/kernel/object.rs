@@ -25,7 +25,7 @@ use super::pins::Pins;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portico.o"));
 
 /// Names of all maps that are pinned and shared by successive agents.
-pub const MAPS: [&str; 19] = [
+pub const MAPS: [&str; 21] = [
     "FRONTENDS",
     "FRONTENDS6",
     "SLOTS",
@@ -45,6 +45,8 @@ pub const MAPS: [&str; 19] = [
     "SOURCES",
     "DENIED",
     "GENERATION",
+    "WATCH",
+    "EVENTS",
 ];
 
 /// The socket hooks.

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::{
     attach,
     dataplane::{self, Dataplane},
+    events,
     guard::Guard,
     mirror::Mirror,
     netlink,
@@ -147,6 +148,7 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         .guard
         .fill(&pins)
         .map_err(|e| Exit::Failed(format!("deny list: {e}")))?;
+    events::quiet(&pins).map_err(|e| Exit::Failed(format!("pins: {e}")))?;
     let mut changed = attach_all(&pins, &object, &cgroup, &uplinks, tunnel_ifindex)?;
     let xdp = attach_xdp(&pins, &object, options.xdp, &uplinks, &mut changed)?;
     pins.forget_other_programs(&object.hash)

@@ -14,11 +14,11 @@ use crate::{
 
 const PORT: u16 = 40_000;
 /// Enough for the test to be sure of one tick's limit even if another begins meanwhile.
-const MANY: u32 = 12;
-const RATE: u32 = 3;
+pub const MANY: u32 = 12;
+pub const RATE: u32 = 3;
 
 /// A node that drops CLIENT's packets, or what no honest sender makes, or SYNs beyond [`RATE`].
-fn node(guard: u32, syn_rate: u32) -> World {
+pub fn node(guard: u32, syn_rate: u32) -> World {
     let mut world = World::new(Settings {
         tunnel_ifindex: TUNNEL_IFINDEX,
         node_be: be(NODE),

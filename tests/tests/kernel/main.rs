@@ -12,6 +12,7 @@ mod guard;
 mod health;
 mod ipvs;
 mod mirror;
+mod observe;
 mod policy;
 mod programs;
 mod property;

@@ -18,14 +18,14 @@ use proxy_user::{
 
 use crate::support::*;
 
-const NETWORK: u32 = 9;
-const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const EMPTY_VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-const A: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
-const B: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 2);
+pub const NETWORK: u32 = 9;
+pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const EMPTY_VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub const A: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+pub const B: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 2);
 
 /// A VIP over A and B for this namespace, hooks attached at the cgroup root: they act for this namespace only.
-fn attached() -> World {
+pub fn attached() -> World {
     let mut world = World::new(Settings::SMALL);
     for (id, addr) in [(1, A), (2, B)] {
         world.backend(

@@ -17,7 +17,7 @@ use proxy_user::kernel::{
     netlink::{ensure_tunnel, interface_index},
 };
 
-use crate::support::*;
+use crate::{observe, support::*};
 
 const PORT: u16 = 40_000;
 const PEER: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -111,12 +111,15 @@ fn an_unknown_task_or_flow_is_counted_and_goes_nowhere() {
         return;
     }
     in_namespace(|| {
-        let node = Node::new();
+        let mut node = Node::new();
+        observe::watch(&mut node.world, 1, 1);
         node.send(8, &tcp((CLIENT, PORT), (OTHER_NODE, 80), SYN));
         node.send(8, &tcp((CLIENT, PORT), (OTHER_NODE, 80), ACK));
         node.send(8, &udp((CLIENT, PORT), (OTHER_NODE, 80), b"x"));
         node.send(0, &tcp((NODE, 80), (CLIENT, PORT), ACK));
         node.send(7, &[0; 60]);
+        let (_, later) = in_two_fragments(&udp((CLIENT, PORT), (OTHER_NODE, 80), &[0; 64]));
+        node.send(7, &later);
         // Loopback delivers in order: once this one is out, the others have been decided.
         node.send(7, &tcp((CLIENT, PORT), (OTHER_NODE, 80), SYN));
         assert_eq!(see(&node.task.next()).to, (TASK, 8080));
@@ -124,6 +127,12 @@ fn an_unknown_task_or_flow_is_counted_and_goes_nowhere() {
         // The reply without a flow, and the RST for the segment, but none for the SYN that will come again: the peer it goes back to is this node.
         assert_eq!(node.world.counter(Counter::TunnelUnknownFlow), 2);
         assert_eq!(node.world.counter(Counter::TunnelNotOurs), 1);
+        let mut told = observe::reasons(&mut node.world);
+        told.sort_unstable();
+        let (task, flow) = ("tunnel_unknown_task", "tunnel_unknown_flow");
+        let once = ["flow_tunnel", "fragment_unknown", "tunnel_not_ours"];
+        let expected = [once.as_slice(), &[flow, flow, task, task, task]].concat();
+        assert_eq!(told, expected);
     });
 }
 

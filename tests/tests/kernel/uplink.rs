@@ -43,7 +43,7 @@ fn not_ours_passes_unchanged() {
     }
 }
 
-fn tcp6(from: Ipv6Addr, to: (Ipv6Addr, u16), syn: bool) -> Vec<u8> {
+pub fn tcp6(from: Ipv6Addr, to: (Ipv6Addr, u16), syn: bool) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([2; 6], [0; 6])
         .ipv6(from.octets(), to.0.octets(), 64)
         .tcp(PORT, to.1, 1000, 65535);

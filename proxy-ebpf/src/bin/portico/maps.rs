@@ -5,20 +5,21 @@ use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie},
 };
 use proxy_ebpf::{
     abi::{
-        Affinity, AffinityKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-        FrontendKey6, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey, SockKey6, SockPeer, SockPeer6,
-        SourceKey, TableBlock, TableKey, counter::COUNTERS_MAX, limits::*, schedule::BLOCK,
-        settings::TICK_SHIFT,
+        Affinity, AffinityKey, Backend, Bucket, Counter, Event, Flow, FlowKey, Fragment, FragmentKey,
+        Frontend, FrontendKey, FrontendKey6, LocalAddr, LocalTask, Scope, Settings, SlotKey, SockKey,
+        SockKey6, SockPeer, SockPeer6, SourceKey, TableBlock, TableKey, Watch, counter::COUNTERS_MAX,
+        limits::*, schedule::BLOCK, settings::TICK_SHIFT,
     },
     datapath::{
         Maps, Packet,
+        observe::Budget,
         table::{self, Stored},
     },
 };
@@ -125,6 +126,15 @@ pub fn generation() -> u16 {
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
+
+/// What somebody who observes wants to be told.
+#[map]
+static WATCH: Array<Watch> = Array::with_max_entries(1, 0);
+/// Minimum kernel: 5.8.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+#[map]
+static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 
 /// The settings that the agent put in when it loaded the object. Read one by one: together they are a large part of
 /// the stack.
@@ -329,6 +339,45 @@ impl Maps for Kernel {
         if let Some(counter) = ACTIVE.get_ptr_mut(backend) {
             // SAFETY: an aligned u64 in the map's value, shared between CPUs only by this instruction.
             unsafe { asm!("lock *(u64 *)({p} + 0) += {n}", n = in(reg) change, p = in(reg) counter) };
+        }
+    }
+
+    #[inline(always)]
+    fn watch(&self) -> Watch {
+        let Some(watch) = WATCH.get_ptr(0) else {
+            return Watch::default();
+        };
+        // SAFETY: the value outlives the program. The agent writes all of it; one that is half old is good for an event.
+        unsafe {
+            Watch {
+                flows: (&raw const (*watch).flows).read_volatile(),
+                drops: (&raw const (*watch).drops).read_volatile(),
+                until: (&raw const (*watch).until).read_volatile(),
+                _pad: 0,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tell(&self, now: u32, event: impl FnOnce() -> Event) {
+        let admitted = match BUDGET.get_ptr_mut(0) {
+            // SAFETY: this CPU's own.
+            Some(budget) => unsafe { (*budget).admit(now) },
+            None => false,
+        };
+        // Made in the ring: the stack has no room for one below the stages.
+        let place = if admitted {
+            EVENTS.reserve::<Event>(0)
+        } else {
+            None
+        };
+        match place {
+            Some(mut place) => {
+                place.write(event());
+                // The agent looks by itself: to wake it for each event would cost more than the event.
+                place.submit(u64::from(BPF_RB_NO_WAKEUP));
+            }
+            None => self.count(Counter::EventsLost),
         }
     }
 

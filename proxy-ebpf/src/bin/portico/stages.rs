@@ -5,9 +5,10 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use proxy_ebpf::datapath::{
-    Maps as _, Packet,
+    Packet,
     action::Flat,
     guard::{self, Rules},
+    observe,
     published::{
         Env, Stage, Step, Unpacked, deliver, from_task, look_up, open, recognise, refuse, remember,
         reply_from_tunnel, to_task, unpack,
@@ -57,7 +58,7 @@ fn rules() -> Rules {
 pub fn guarded_early(work: &mut Work) -> u32 {
     let rules = rules();
     if let Some(reason) = guard::early(&Kernel, &rules, &work.packet, work.env.now) {
-        Kernel.count(reason);
+        refused(work, reason as u32);
         return GUARD_DROPS;
     }
     if guard::is_limited(&rules, &work.packet) {
@@ -71,7 +72,7 @@ pub fn guarded_early(work: &mut Work) -> u32 {
 pub fn guarded(work: &mut Work) -> bool {
     match guard::counted(&Kernel, &rules(), &work.packet, work.env.now) {
         Some(reason) => {
-            Kernel.count(reason);
+            refused(work, reason as u32);
             true
         }
         None => false,
@@ -171,6 +172,13 @@ fn remembered(work: &mut Work) -> bool {
 fn delivered(work: &mut Work) {
     let action = deliver(&Kernel, &work.env, &work.packet, &mut work.stage);
     work.action.set(&action);
+}
+
+/// Counts a packet that is dropped or refused, and tells it. A function of its own, or every packet pays for its
+/// registers.
+#[inline(never)]
+pub fn refused(work: &Work, reason: u32) {
+    observe::refused(&Kernel, reason, &work.env, &work.packet);
 }
 
 /// Whether it is a task's reply.

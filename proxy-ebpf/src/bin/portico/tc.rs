@@ -12,6 +12,7 @@ use proxy_ebpf::{
         Maps,
         action::{DESTINATION, DROP, NEIGHBOUR, PASS, REFUSE, SOURCE, TUNNEL, VETH},
         ipv6::opens_published,
+        observe::{refused_ipv6, refused_unread},
         packet::parse_into,
         published::Env,
     },
@@ -20,7 +21,9 @@ use proxy_ebpf::{
 use crate::{
     frame::{End, Frame},
     maps::{Kernel, generation, setting, ticks},
-    stages::{DELIVER, REPLY, Work, client, guarded, has_guard, replied, reply, to_veth, tunnelled, work},
+    stages::{
+        DELIVER, REPLY, Work, client, guarded, has_guard, refused, replied, reply, to_veth, tunnelled, work,
+    },
 };
 
 #[inline(always)]
@@ -42,13 +45,11 @@ fn ipv6(ctx: &TcContext) -> i32 {
     if !opens_published(&Kernel, &frame) || !frame.is_for_this_node() {
         return TC_ACT_OK;
     }
+    refused_ipv6(&Kernel, Counter::PublishedIpv6, &env(ctx), &frame);
     match frame.become_unreachable() {
-        Ok(()) => {
-            Kernel.count(Counter::PublishedIpv6);
-            redirect(frame.ifindex())
-        }
+        Ok(()) => redirect(frame.ifindex()),
         Err(_) => {
-            Kernel.count(Counter::Malformed);
+            refused_unread(&Kernel, Counter::Malformed, &env(ctx));
             TC_ACT_SHOT
         }
     }
@@ -74,12 +75,10 @@ pub fn task(ctx: &TcContext) -> i32 {
 pub fn tunnel(ctx: &TcContext) -> i32 {
     // The device carries nothing but our packets: the stack has no business with what is left.
     let Some(work) = begin(ctx) else {
-        Kernel.count(Counter::TunnelNotOurs);
-        return TC_ACT_SHOT;
+        return not_ours(ctx);
     };
     if !from_node(ctx, work) {
-        Kernel.count(Counter::TunnelNotOurs);
-        return TC_ACT_SHOT;
+        return not_ours(ctx);
     }
     match tunnelled(work) {
         REPLY => replied(work),
@@ -87,6 +86,12 @@ pub fn tunnel(ctx: &TcContext) -> i32 {
         _ => {}
     }
     finish(ctx, work, work.node_be)
+}
+
+#[inline(never)]
+fn not_ours(ctx: &TcContext) -> i32 {
+    refused_unread(&Kernel, Counter::TunnelNotOurs, &env(ctx));
+    TC_ACT_SHOT
 }
 
 /// Parses.
@@ -143,7 +148,7 @@ fn finish(ctx: &TcContext, work: &Work, tunnel_be: u32) -> i32 {
     match carry_out(&Frame(ctx), work, tunnel_be) {
         Ok(verdict) => verdict,
         Err(_) => {
-            Kernel.count(Counter::Malformed);
+            refused(work, Counter::Malformed as u32);
             TC_ACT_SHOT
         }
     }
@@ -171,11 +176,11 @@ fn carry_out(frame: &Frame, work: &Work, tunnel_be: u32) -> Result<i32, i64> {
     }
     Ok(match action.out {
         DROP => {
-            Kernel.count_number(action.to);
+            refused(work, action.to);
             TC_ACT_SHOT
         }
         REFUSE => {
-            Kernel.count_number(action.to);
+            refused(work, action.to);
             frame.become_refusal(packet)?;
             if tunnel_be == 0 {
                 redirect(frame.ifindex())

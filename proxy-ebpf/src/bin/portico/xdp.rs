@@ -28,7 +28,7 @@ use proxy_ebpf::{
 
 use crate::{
     maps::{Kernel, generation, setting, ticks},
-    stages::{GUARD_DROPS, GUARD_LEAVES, Work, client, guarded_early, has_guard, work},
+    stages::{GUARD_DROPS, GUARD_LEAVES, Work, client, guarded_early, has_guard, refused, work},
     xdp_frame::XdpFrame,
 };
 
@@ -66,7 +66,7 @@ pub fn uplink(ctx: &XdpContext) -> u32 {
     client(work);
     match work.action.out {
         DROP => {
-            Kernel.count_number(work.action.to);
+            refused(work, work.action.to);
             XDP_DROP
         }
         TUNNEL => send(ctx, work),
