@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `portico doctor`: what this machine offers, and what follows from it. Needs no agent and changes nothing.
 
+mod beside;
 mod checks;
 
 use std::path::PathBuf;
@@ -29,6 +30,9 @@ pub struct Args {
         default_value = "/sys/fs/bpf/portico"
     )]
     bpffs: PathBuf,
+    /// Interface that clients come in through; again for more [default: those of the default routes]
+    #[arg(long, value_name = "NAME", env = "PORTICO_UPLINK", value_delimiter = ',')]
+    uplink: Vec<String>,
     /// Unix socket of the agent
     #[arg(long, value_name = "PATH", env = "PORTICO_SOCKET", default_value = super::ask::SOCKET)]
     socket: PathBuf,
@@ -63,7 +67,8 @@ impl Check {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<(), Exit> {
-    let found = checks::all(&args.docker, &args.bpffs, &args.socket);
+    let mut found = checks::all(&args.docker, &args.bpffs, &args.socket);
+    found.extend(beside::all(&beside::uplinks(&args.uplink)));
     if args.json {
         let list: Vec<Value> = found.iter().map(Check::json).collect();
         let ok = found.iter().all(|check| check.ok || !check.required);

@@ -18,7 +18,7 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle as NetlinkTcHandle};
 use super::netlink;
 
 /// Our filter's priority: "PO".
-const PRIORITY: u16 = 0x504f;
+pub(super) const PRIORITY: u16 = 0x504f;
 /// Our filter's handle inside that priority.
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 

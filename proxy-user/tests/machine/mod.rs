@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine of a test's own: namespaces of the calling thread, and real agents in them.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
     fs,
