@@ -18,6 +18,7 @@ pub mod engine;
 pub mod health;
 pub mod kernel;
 pub mod l7;
+pub mod memory;
 pub mod model;
 pub mod providers;
 pub mod reconcile;

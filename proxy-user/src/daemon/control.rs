@@ -23,6 +23,7 @@ use crate::{
         parts::{Engine, Inspect},
         reset::{Gone, Reset},
     },
+    memory,
     model::{Cookie, Snapshot, Tables, Writer},
     providers::api::{self, Wanted},
     reconcile::{Follow, Reconciler, Status, ipvs},
@@ -54,16 +55,6 @@ pub struct Control {
     /// A snapshot has come since memory was last given back.
     untidy: bool,
 }
-
-/// Gives free memory back to the system.
-#[cfg(target_env = "gnu")]
-fn trim() {
-    // SAFETY: takes no pointer; the allocator locks what it touches.
-    unsafe { libc::malloc_trim(0) };
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn trim() {}
 
 impl Control {
     /// Reads back what is in the kernel.
@@ -186,7 +177,7 @@ impl Control {
         if said {
             self.untidy = true;
         } else if std::mem::take(&mut self.untidy) {
-            trim();
+            memory::give_back();
         }
     }
 

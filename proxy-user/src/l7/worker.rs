@@ -31,6 +31,7 @@ use super::upstream::Upstream;
 use super::upstream::balance::Random;
 use super::upstream::group::{Group, jittered};
 use super::{conn, limits, proxy_protocol, stream};
+use crate::memory;
 
 /// What all workers see. Nothing in it is written on the request path.
 pub struct Shared {
@@ -248,6 +249,7 @@ pub async fn run(
             loop {
                 tokio::time::sleep(limits::REAP_INTERVAL).await;
                 worker.tick();
+                memory::tidy();
             }
         }
     });
