@@ -12,6 +12,7 @@
 mod base;
 mod index;
 mod prefix;
+mod services;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
 use regex::Regex;
 
 use self::base::{Base, Since};
+pub use self::services::Services;
 use super::compile::Policy;
 use super::domain::DomainPattern;
 use super::secret;
@@ -31,14 +33,14 @@ use super::upstream::Upstream;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// In the order in which they are asked.
-    pub services: Vec<Arc<CompiledService>>,
+    pub services: Services,
     base: Arc<Base>,
     /// What has changed since the index was made.
     since: Option<Box<Since>>,
     /// Connections that are passed on whole.
     pub streams: StreamTable,
     /// The last rule that wants what no other takes.
-    default: Option<(usize, usize)>,
+    default: Option<(Arc<CompiledService>, usize)>,
 }
 
 /// One service, ready to match.
@@ -213,45 +215,59 @@ pub enum Route<'a> {
 impl Snapshot {
     /// A snapshot of these services, in any order.
     pub fn new(services: Vec<Arc<CompiledService>>) -> Self {
-        let services = sorted(services);
-        Snapshot::with(Arc::new(Base::new(services.clone())), None, services)
+        Snapshot::of(Services::new(services))
     }
 
     /// The snapshot of these services, in any order, that comes after another. If not much is different it keeps the
     /// other's index.
     pub fn after(before: &Snapshot, services: Vec<Arc<CompiledService>>) -> Self {
-        let services = sorted(services);
-        match Since::compare(&before.base, &services) {
+        let services = Services::new(services);
+        match Since::compare(&before.base, services.iter()) {
             Some(since) => {
-                let since = (!since.is_empty()).then(|| Box::new(since));
-                Snapshot::with(before.base.clone(), since, services)
+                let streams = StreamTable::new(services.with_streams());
+                Snapshot::with(before.base.clone(), since, services, streams)
             }
-            None => Snapshot::with(Arc::new(Base::new(services.clone())), None, services),
+            None => Snapshot::of(services),
         }
+    }
+
+    /// The same after a change of one service: what was in force of it, and what is now. Costs the same however many
+    /// others there are, but for the index that every [`limits::ROUTES_CHANGED_MAX`]th makes.
+    #[must_use]
+    pub fn changed(&self, gone: Option<&Arc<CompiledService>>, came: Option<&Arc<CompiledService>>) -> Self {
+        let services = self.services.changed(gone, came);
+        let mut since = self.since.as_deref().cloned().unwrap_or_default();
+        since.add(&self.base, gone, came);
+        if since.is_large() {
+            return Snapshot::of(services);
+        }
+        let concerns_streams = gone.into_iter().chain(came).any(|one| !one.streams.is_empty());
+        let streams = match concerns_streams {
+            true => StreamTable::new(services.with_streams()),
+            false => self.streams.clone(),
+        };
+        Snapshot::with(self.base.clone(), since, services, streams)
     }
 
     /// The same with an index of its own; none if it has that.
     pub fn indexed(&self) -> Option<Self> {
         self.since.as_ref()?;
-        let services = self.services.clone();
-        Some(Snapshot::with(
-            Arc::new(Base::new(services.clone())),
-            None,
-            services,
-        ))
+        Some(Snapshot::of(self.services.clone()))
     }
 
-    fn with(base: Arc<Base>, since: Option<Box<Since>>, services: Vec<Arc<CompiledService>>) -> Self {
-        let default = services.iter().enumerate().rev().find_map(|(at, service)| {
-            let rule = service.rules.iter().rposition(|rule| rule.is_default)?;
-            Some((at, rule))
-        });
+    fn of(services: Services) -> Self {
+        let base = Arc::new(Base::new(services.iter().cloned().collect()));
+        let streams = StreamTable::new(services.with_streams());
+        Snapshot::with(base, Since::default(), services, streams)
+    }
+
+    fn with(base: Arc<Base>, since: Since, services: Services, streams: StreamTable) -> Self {
         Snapshot {
-            streams: StreamTable::new(&services),
+            default: services.default_rule(),
+            streams,
             services,
             base,
-            since,
-            default,
+            since: (!since.is_empty()).then(|| Box::new(since)),
         }
     }
 
@@ -264,18 +280,11 @@ impl Snapshot {
         if let Some((service, rule)) = self.base.rule(since, subject) {
             return Route::Forward(service, rule);
         }
-        match self.default {
-            Some((service, rule)) => {
-                Route::Forward(&self.services[service], &self.services[service].rules[rule])
-            }
+        match &self.default {
+            Some((service, rule)) => Route::Forward(service, &service.rules[*rule]),
             None => Route::None,
         }
     }
-}
-
-fn sorted(mut services: Vec<Arc<CompiledService>>) -> Vec<Arc<CompiledService>> {
-    services.sort_by(|a, b| a.order(b));
-    services
 }
 
 impl CompiledService {

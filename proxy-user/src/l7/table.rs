@@ -63,6 +63,10 @@ impl Service {
             .find(|(_, entry)| entry.changed > self.removed)
             .map(|(source, entry)| (*source, entry))
     }
+
+    fn compiled(&self) -> Option<Arc<CompiledService>> {
+        self.visible().map(|(_, entry)| entry.compiled.clone())
+    }
 }
 
 impl Table {
@@ -123,6 +127,8 @@ impl Table {
         let changed = self.clock.now();
         self.check_certificate(&spec)?;
         let certificate = certificate(&spec);
+        let name = spec.service_name.clone();
+        let before = self.compiled(&name);
         let inserted = self.insert(source, changed, Arc::new(params), spec, true);
         inserted.map_err(|(_, problem)| problem)?;
         if let (Some(store), Some((name, pem))) = (&self.certificates, certificate)
@@ -130,7 +136,7 @@ impl Table {
         {
             tracing::error!(name, %error, "certificate of a service");
         }
-        self.publish();
+        self.publish_one(&name, before);
         Ok(())
     }
 
@@ -166,12 +172,13 @@ impl Table {
         let Some(service) = self.services.get_mut(name) else {
             return false;
         };
-        let existed = service.visible().is_some();
+        let before = service.compiled();
+        let existed = before.is_some();
         service.layers.remove(&Source::Call);
         if existed {
             service.removed = now;
             self.forget();
-            self.publish();
+            self.publish_one(name, before);
         }
         existed
     }
@@ -184,10 +191,11 @@ impl Table {
         if (service.problem.as_ref()).is_some_and(|(of, _)| *of == source) {
             service.problem = None;
         }
+        let before = service.compiled();
         let existed = service.layers.remove(&source).is_some();
         self.forget();
         if existed {
-            self.publish();
+            self.publish_one(name, before);
         }
         existed
     }
@@ -409,11 +417,23 @@ impl Table {
         self.ports.settle(&wanted);
     }
 
+    fn compiled(&self, name: &str) -> Option<Arc<CompiledService>> {
+        self.services.get(name).and_then(Service::compiled)
+    }
+
+    /// After a change of one service, of which `before` was in force.
+    fn publish_one(&mut self, name: &str, before: Option<Arc<CompiledService>>) {
+        let now = self.compiled(name);
+        if before.as_ref().map(Arc::as_ptr) != now.as_ref().map(Arc::as_ptr) {
+            let changed = self.snapshot.load().changed(before.as_ref(), now.as_ref());
+            self.snapshot.store(Arc::new(changed));
+        }
+        self.settle_ports();
+    }
+
+    /// After changes of any number of services.
     fn publish(&mut self) {
-        let services = (self.services.values())
-            .filter_map(Service::visible)
-            .map(|(_, entry)| entry.compiled.clone())
-            .collect();
+        let services = (self.services.values()).filter_map(Service::compiled).collect();
         let before = self.snapshot.load_full();
         self.snapshot.store(Arc::new(Snapshot::after(&before, services)));
         self.settle_ports();

@@ -74,7 +74,7 @@ impl Api {
             let _ = writeln!(text, "# Not in force: {name} of {}: {problem}", source.name());
         }
         let sources: BTreeMap<&str, Source> = table.sources().collect();
-        for service in &table.snapshot().services {
+        for service in table.snapshot().services.iter() {
             // Writing to a string cannot fail.
             let source = sources.get(&*service.name).map_or("", |source| source.name());
             let _ = writeln!(text, "\nservice {} # {source}", service.name);

@@ -27,23 +27,24 @@ impl Default for Base {
 }
 
 /// How services differ from those of a [`Base`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Since {
     /// By number in the base; empty if none is.
     gone: Vec<bool>,
+    /// How many are.
+    gone_count: usize,
     /// In the order of precedence, each with the number of the base's service that comes after it.
     came: Vec<(u32, Arc<CompiledService>)>,
 }
 
 impl Since {
     /// The difference, unless it is so large that a new index is better. Both are in the order of precedence.
-    pub fn compare(base: &Base, services: &[Arc<CompiledService>]) -> Option<Self> {
+    pub fn compare<'a>(
+        base: &Base,
+        services: impl Iterator<Item = &'a Arc<CompiledService>>,
+    ) -> Option<Self> {
         let mut since = Since::default();
-        let (mut old, mut new) = (
-            base.services.iter().enumerate().peekable(),
-            services.iter().peekable(),
-        );
-        let mut gone = 0;
+        let (mut old, mut new) = (base.services.iter().enumerate().peekable(), services.peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
                 (None, None) => break,
@@ -63,9 +64,7 @@ impl Since {
                 }
                 Ordering::Less => {
                     if let Some((at, _)) = old.next() {
-                        since.gone.resize(base.services.len(), false);
-                        since.gone[at] = true;
-                        gone += 1;
+                        since.take_away(base, at);
                     }
                 }
                 Ordering::Greater => {
@@ -75,16 +74,56 @@ impl Since {
                         .extend(new.next().map(|service| (before as u32, service.clone())));
                 }
             }
-            if gone.max(since.came.len()) > limits::ROUTES_CHANGED_MAX {
+            if since.is_large() {
                 return None;
             }
         }
         Some(since)
     }
 
+    /// The difference after one more change: of a service that was in force, if any, and of what is now.
+    pub fn add(
+        &mut self,
+        base: &Base,
+        gone: Option<&Arc<CompiledService>>,
+        came: Option<&Arc<CompiledService>>,
+    ) {
+        if let Some(gone) = gone {
+            match base.place(gone) {
+                (at, true) => self.take_away(base, at),
+                _ => self.came.retain(|(_, service)| !Arc::ptr_eq(service, gone)),
+            }
+        }
+        if let Some(came) = came {
+            match base.place(came) {
+                // It has come back.
+                (at, true) if self.gone.get(at) == Some(&true) => {
+                    self.gone[at] = false;
+                    self.gone_count -= 1;
+                }
+                (_, true) => {}
+                (before, false) => {
+                    let at = (self.came).partition_point(|(_, other)| other.order(came) == Ordering::Less);
+                    self.came.insert(at, (before as u32, came.clone()));
+                }
+            }
+        }
+    }
+
+    /// Whether a new index is better.
+    pub fn is_large(&self) -> bool {
+        self.gone_count.max(self.came.len()) > limits::ROUTES_CHANGED_MAX
+    }
+
+    fn take_away(&mut self, base: &Base, at: usize) {
+        self.gone.resize(base.services.len(), false);
+        self.gone_count += usize::from(!self.gone[at]);
+        self.gone[at] = true;
+    }
+
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.came.is_empty()
+        self.gone_count == 0 && self.came.is_empty()
     }
 
     fn is_gone(&self, service: u32) -> bool {
@@ -122,6 +161,13 @@ impl Base {
             redirects: Index::new(redirects),
             services,
         }
+    }
+
+    /// The number of the first service that does not come before this one, and whether it is this one.
+    fn place(&self, service: &Arc<CompiledService>) -> (usize, bool) {
+        let at = (self.services).partition_point(|other| other.order(service) == Ordering::Less);
+        let is_it = (self.services.get(at)).is_some_and(|other| Arc::ptr_eq(other, service));
+        (at, is_it)
     }
 
     /// The first rule that matches.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The index finds what asking every rule in turn finds, whatever the rules, the changes and the requests.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -175,7 +176,11 @@ fn the_index_finds_what_asking_every_rule_finds() {
                 table.index_routes();
             }
             let changed = table.snapshot();
-            let whole = Snapshot::new(changed.services.clone());
+            let in_force: BTreeSet<&str> = table.specs().map(|spec| spec.service_name.as_str()).collect();
+            let published: Vec<&str> = changed.services.iter().map(|service| &*service.name).collect();
+            assert_eq!(published.len(), in_force.len());
+            assert_eq!(published.into_iter().collect::<BTreeSet<_>>(), in_force);
+            let whole = Snapshot::new(changed.services.iter().cloned().collect());
             for _ in 0..20 {
                 let mut headers = HeaderMap::new();
                 if random.below(2) == 0 {

@@ -179,15 +179,15 @@ impl StreamPort {
 }
 
 /// All ports.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StreamTable(BTreeMap<u16, Arc<StreamPort>>);
 
 impl StreamTable {
     /// From services in the order of precedence.
-    pub fn new(services: &[Arc<CompiledService>]) -> Self {
+    pub fn new<'a>(services: impl Iterator<Item = &'a Arc<CompiledService>>) -> Self {
         let mut ports: BTreeMap<u16, Vec<StreamRule>> = BTreeMap::new();
         let mut groups: BTreeMap<&str, (u16, usize)> = BTreeMap::new();
-        for dest in services.iter().flat_map(|service| &service.streams) {
+        for dest in services.flat_map(|service| &service.streams) {
             let member = dest.clone();
             if let Some((port, at)) = groups.get(&*dest.group)
                 && let Some(rule) = ports.get_mut(port).and_then(|rules| rules.get_mut(*at))

@@ -378,7 +378,7 @@ fn upstream_slots_are_used_again_only_when_nobody_refers_to_them() {
     let old = table.snapshot();
     put(&mut table, "serviceName=a&servicePath=/a&port=2").unwrap();
     let slots = |snapshot: &Snapshot| {
-        let upstream = &snapshot.services[0].rules[0].upstream;
+        let upstream = &snapshot.services.iter().next().unwrap().rules[0].upstream;
         (upstream.slot, upstream.generation)
     };
     assert_eq!((slots(&old), slots(&table.snapshot())), ((0, 1), (1, 2)));

@@ -225,10 +225,10 @@ fn query() {
         let params = Params::parse(text.trim_end());
         let (spec, problems) = read_service(&params, table.defaults());
         let name = spec.service_name.clone();
-        let before = table.snapshot().services.len();
+        let before = table.snapshot().services.iter().count();
         match problems.into_iter().next() {
             None if table.put(Source::Call, params, spec).is_ok() => drop(table.remove(&name)),
-            _ => assert_eq!(table.snapshot().services.len(), before),
+            _ => assert_eq!(table.snapshot().services.iter().count(), before),
         }
     });
 }
