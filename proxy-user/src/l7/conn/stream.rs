@@ -5,13 +5,14 @@
 //! has a time of its own, and is reset alone. hyper polls an answer only when it has room for what it
 //! got last, so time is for a piece of [`limits::H2_PIECE_BYTES_MAX`].
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::Executor;
+use tokio::time::Instant;
 
 use super::{ASKED, ConnState, GIVEN, Relaxed, UNASKED};
 use crate::l7::clock::{self, Alarm};
@@ -30,36 +31,55 @@ pub struct Streams {
 
 impl<F: Future + 'static> Executor<F> for Streams {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(bounded(future, self.clone()));
+        tokio::task::spawn_local(Bounded {
+            future: Some(Box::pin(future)),
+            streams: self.clone(),
+            waits_since: None,
+            alarm: Alarm::default(),
+        });
     }
 }
 
-async fn bounded(future: impl Future, Streams { state, limit }: Streams) {
-    let ended_for = {
-        let mut future = pin!(future);
-        let (mut waits_since, mut alarm) = (None, Alarm::default());
-        let is_late = poll_fn(|cx| {
-            state.turn.store(UNASKED, Relaxed);
-            if future.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(false);
-            }
-            match state.turn.load(Relaxed) {
-                GIVEN => waits_since = Some(clock::recent()),
-                ASKED => waits_since = None,
-                _ => {}
-            }
-            match waits_since {
-                Some(since) => alarm.poll(cx, since + limit).map(|()| true),
-                None => Poll::Pending,
-            }
-        });
-        if !is_late.await {
-            return;
+/// A request, and its answer until it is sent. In a box at once: a request has kilobytes, and the runtime moves what
+/// it is given several times.
+struct Bounded<F> {
+    /// None when it is over.
+    future: Option<Pin<Box<F>>>,
+    streams: Streams,
+    waits_since: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl<F: Future> Future for Bounded<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let state = &this.streams.state;
+        let Some(future) = &mut this.future else {
+            return Poll::Ready(());
+        };
+        state.turn.store(UNASKED, Relaxed);
+        if future.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match state.turn.load(Relaxed) {
+            GIVEN => this.waits_since = Some(clock::recent()),
+            ASKED => this.waits_since = None,
+            _ => {}
+        }
+        let Some(since) = this.waits_since else {
+            return Poll::Pending;
+        };
+        if this.alarm.poll(cx, since + this.streams.limit).is_pending() {
+            return Poll::Pending;
         }
         state.counters.refused(Refusal::ClientStalled);
         let because = Refusal::ClientStalled as usize + 1;
-        state.ended_for.swap(because, Relaxed)
-    };
-    // It is over, and did not leave.
-    state.ended_for.store(ended_for, Relaxed);
+        let ended_for = state.ended_for.swap(because, Relaxed);
+        this.future = None;
+        // It is over, and did not leave.
+        state.ended_for.store(ended_for, Relaxed);
+        Poll::Ready(())
+    }
 }
