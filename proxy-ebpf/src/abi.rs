@@ -33,7 +33,7 @@ pub use sock::{SockKey, SockKey6, SockPeer, SockPeer6};
 pub use tally::Tally;
 
 /// Version of every layout in this module; part of the pin path (`<bpffs>/v<ABI_VERSION>/…`).
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// IP protocol number of ICMP (RFC 792).
 pub const PROTO_ICMP: u8 = 1;

@@ -37,9 +37,10 @@ pub fn own_namespaces() -> tempfile::TempDir {
     folder
 }
 
-/// A verb, with everything below the folder.
+/// A verb, with everything below the folder; of this build, or of `PORTICO_BINARY` where that is to be measured.
 pub fn portico(folder: &Path, verb: &str, flags: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
+    let built = env!("CARGO_BIN_EXE_portico").into();
+    let mut command = Command::new(std::env::var_os("PORTICO_BINARY").unwrap_or(built));
     let names = [
         "PORTICO_BPFFS",
         "PORTICO_STATE",
@@ -61,6 +62,13 @@ pub fn portico(folder: &Path, verb: &str, flags: &str) -> Command {
 
 /// Gone with the test, also if that fails.
 pub struct Agent(Child);
+
+impl Agent {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Agent {
     fn drop(&mut self) {
