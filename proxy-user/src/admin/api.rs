@@ -195,6 +195,8 @@ fn owner(view: &View, kept: &State, name: &str) -> &'static str {
 }
 
 pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Service) -> Value {
+    let overdue = view.tables.overdue.get(&service.name);
+    let drained = |member: &Member| overdue.is_some_and(|members| members.contains(member));
     let health = |member: &Member| -> Value {
         let Some(standing) = standings.get(&(service.name.clone(), member.clone())) else {
             return Value::Null;
@@ -271,6 +273,7 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
                 "address": task.ingress.to_string(),
                 "weight": task.weight,
                 "draining": task.draining,
+                "drained": drained(&Member::Task(task.name.clone())),
                 "health": health(&Member::Task(task.name.clone())),
             })
         })
@@ -284,6 +287,7 @@ pub(super) fn one(view: &View, kept: &State, standings: &Standings, service: &Se
                 "port": backend.port,
                 "weight": backend.weight,
                 "draining": backend.draining,
+                "drained": drained(&Member::Plain(backend.address, backend.port)),
                 "health": health(&Member::Plain(backend.address, backend.port)),
             })
         })

@@ -200,7 +200,9 @@ fn ls(list: &List) -> Result<(), Exit> {
 fn backends(service: &Value) -> Vec<Value> {
     let of = |field: &str| service[field].as_array().into_iter().flatten();
     let state = |value: &Value| {
-        let mut text = if value["draining"] == true {
+        let mut text = if value["drained"] == true {
+            "drained"
+        } else if value["draining"] == true {
             "draining"
         } else {
             "active"
@@ -224,6 +226,7 @@ fn backends(service: &Value) -> Vec<Value> {
             "node": task["node"],
             "weight": task["weight"],
             "draining": task["draining"],
+            "drained": task["drained"],
             "health": task["health"],
             "state": state(task),
         })
@@ -235,6 +238,7 @@ fn backends(service: &Value) -> Vec<Value> {
             "kind": "plain",
             "weight": backend["weight"],
             "draining": backend["draining"],
+            "drained": backend["drained"],
             "health": backend["health"],
             "state": state(backend),
         })

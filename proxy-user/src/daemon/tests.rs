@@ -147,6 +147,20 @@ async fn a_drain_has_an_end_where_its_service_says_so() {
     replace(&file, &text(true));
     until(&socket, "drained", |_| addresses() != all).await;
     assert_eq!(addresses(), ["10.0.1.31", "10.0.1.41", "10.0.1.42"]);
+    let services = unix_http::get(&socket, "/v1/services").await.unwrap();
+    let services: Value = serde_json::from_slice(&services).unwrap();
+    let told = |name: &str| -> Vec<bool> {
+        let all = services.as_array().unwrap().iter();
+        let backends = all
+            .filter(|service| service["name"] == name)
+            .map(|service| &service["backends"]);
+        let backends = backends.flat_map(|list| list.as_array().unwrap());
+        backends.map(|backend| backend["drained"] == true).collect()
+    };
+    assert_eq!(
+        (told("ends"), told("stays")),
+        (vec![false, true], vec![false, false])
+    );
     // Taken back, it serves again.
     replace(&file, &text(false));
     until(&socket, "taken back", |_| addresses() == all).await;

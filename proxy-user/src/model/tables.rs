@@ -38,6 +38,8 @@ pub struct Tables {
     pub local_tasks: BTreeMap<TaskId, Gateway>,
     /// The node's own addresses.
     pub local_addrs: BTreeSet<Ipv4Addr>,
+    /// Draining members whose time is over; they are no backends.
+    pub overdue: Down,
     /// Whether what is in the kernel and not here may be removed: only after the provider has once said
     /// everything, with nothing refused that an earlier agent may have had a good version of.
     pub prune: bool,
@@ -61,6 +63,7 @@ pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
     let mut tables = Tables {
         services: inputs.services.clone(),
         local_addrs: inputs.local_addrs.clone(),
+        overdue: inputs.overdue.clone(),
         prune: inputs.prune,
         ..Tables::default()
     };
@@ -111,6 +114,7 @@ pub(super) fn only_frontends(tables: &Tables, inputs: &Inputs<'_>, names: &BTree
 /// Makes the named services in the tables as they are in force.
 pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<ServiceName>) {
     tables.prune = inputs.prune;
+    tables.overdue.clone_from(inputs.overdue);
     // All of the old before any of the new: an address may go from one service to another.
     for name in names {
         if let Some(old) = tables.services.remove(name) {
