@@ -53,6 +53,7 @@ pub mod clock;
 pub mod compress;
 pub mod conn;
 pub mod error_pages;
+pub mod later;
 pub mod metrics;
 pub mod refusal;
 pub mod request;

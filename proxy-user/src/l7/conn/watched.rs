@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::meter::Meter;
 use super::{ConnState, Relaxed};
+use crate::l7::later::Later;
 use crate::l7::limits;
 use crate::l7::metrics::Counters;
 
@@ -57,6 +58,8 @@ pub struct Watched<T> {
     /// Read, and not passed on yet.
     pub(super) before: Vec<u8>,
     meter: Option<Box<Meter>>,
+    /// The first write of an answer.
+    later: Later,
 }
 
 impl<T> Watched<T> {
@@ -75,6 +78,7 @@ impl<T> Watched<T> {
             sniffs: knows_before && !is_h2,
             before: Vec::new(),
             meter: None,
+            later: Later::default(),
         }
     }
 
@@ -138,6 +142,9 @@ impl<T: Transport> AsyncWrite for Watched<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.write_early(cx))?;
+        if this.state.is_flushed.swap(false, Relaxed) || this.later.waits() {
+            ready!(this.later.poll(cx));
+        }
         let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
         let result = if length <= limits::WRITE_JOINED_MAX {
             let (mut joined, mut end) = ([0; limits::WRITE_JOINED_MAX], 0);

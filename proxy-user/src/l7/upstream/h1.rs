@@ -26,6 +26,7 @@ use self::decode::{Decoder, Step};
 use self::head::{Framing, Head};
 use super::io::Stream;
 use crate::l7::body::{BodyError, ToUpstream};
+use crate::l7::later::Later;
 use crate::l7::limits;
 use crate::l7::refusal::Refusal;
 
@@ -45,6 +46,8 @@ struct Out {
     data: Bytes,
     tail: &'static [u8],
     has_written: bool,
+    /// For the head.
+    later: Later,
 }
 
 /// A request body on its way.
@@ -139,6 +142,7 @@ impl H1 {
     pub fn begin(&mut self, parts: &Parts, framing: Framing, upgrade: Option<&[u8]>) {
         self.out.head.clear();
         self.out.has_written = false;
+        self.out.later = Later::default();
         head::encode(&mut self.out.head, parts, framing, upgrade);
     }
 
@@ -148,6 +152,9 @@ impl H1 {
             let has_room = self.out.data.is_empty() && self.out.tail.is_empty();
             let waits = has_room && !sending.ended && self.poll_fill(cx, sending)?.is_pending();
             if !self.out.is_empty() {
+                if !self.out.has_written {
+                    ready!(self.out.later.poll(cx));
+                }
                 ready!(self.out.poll_write(cx, &mut self.io))?;
             } else if waits {
                 // What has been written must not wait in TLS's buffer for what may take long.

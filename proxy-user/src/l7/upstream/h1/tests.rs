@@ -99,6 +99,7 @@ fn a_write_that_stops_anywhere_goes_on_there() {
     let whole = b"headdata\r\n";
     for first in 0..whole.len() {
         let mut out = Out {
+            later: Later::default(),
             head: BytesMut::from("head"),
             data: Bytes::from_static(b"data"),
             tail: b"\r\n",
