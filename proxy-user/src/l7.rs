@@ -55,6 +55,7 @@ pub mod conn;
 pub mod error_pages;
 pub mod later;
 pub mod metrics;
+pub mod passage;
 pub mod refusal;
 pub mod request;
 pub mod resolver;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a request through the L7 proxy costs: `cargo bench -p portico-tests --bench l7`.
 //!
-//! One origin (nginx, a tiny answer), and before it portico, HAProxy and nginx with one worker thread each, all on
+//! One origin (nginx, a tiny answer and one of a mebibyte), and before it portico, HAProxy and nginx with one worker thread each, all on
 //! loopback. Every round asks each of them, in an order of its own, with each [`Load`]; words of the command line
 //! choose among the loads by their names. The main figure is the processor time of the proxy per 100 000 requests: it
 //! does not depend on how many processors the load and the origin find. Figures are medians of the rounds with their
@@ -25,6 +25,9 @@ use std::{
 const ROUNDS: usize = 5;
 const SECONDS: u32 = 2;
 const CONNECTIONS: u32 = 64;
+/// Of answers of [`LARGE_BYTES`].
+const LARGE_CONNECTIONS: u32 = 16;
+const LARGE_BYTES: usize = 1024 * 1024;
 /// Connections of HTTP/2, and requests at a time on each: as many requests as the other loads have at a time.
 const H2_CONNECTIONS: u32 = 8;
 const H2_STREAMS: u32 = 8;
@@ -41,16 +44,18 @@ enum Load {
     TlsKeepAlive,
     TlsHandshakes,
     Http2,
+    Large,
     Paced,
 }
 
 impl Load {
-    const ALL: [Load; 6] = [
+    const ALL: [Load; 7] = [
         Load::KeepAlive,
         Load::Close,
         Load::TlsKeepAlive,
         Load::TlsHandshakes,
         Load::Http2,
+        Load::Large,
         Load::Paced,
     ];
 
@@ -61,6 +66,7 @@ impl Load {
             Load::TlsKeepAlive => "tls-keep-alive: TLS 1.3, keep-alive",
             Load::TlsHandshakes => "tls-handshakes: TLS 1.3, a connection and a full handshake per request",
             Load::Http2 => "h2: HTTP/2 over TLS 1.3",
+            Load::Large => "large: answers of 1 MiB, keep-alive",
             Load::Paced => "paced: the times of answers under a fixed load",
         }
     }
@@ -120,8 +126,13 @@ fn main() {
     }
     let dir = tempfile::tempdir().expect("a scratch directory");
     let certificate = certificate(dir.path());
+    fs::write(dir.path().join("large"), vec![b'x'; LARGE_BYTES]).expect("scratch file");
     let origin = nginx(dir.path(), "origin", |port, _| {
-        format!("server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"hello, world!\\n\"; }} }}")
+        format!(
+            "server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"hello, world!\\n\"; }}
+            location /large {{ root {}; }} }}",
+            dir.path().display()
+        )
     });
     let proxies = [
         portico(dir.path(), origin.port, &certificate),
@@ -327,16 +338,26 @@ fn run(proxy: &Proxy, load: Load, seconds: u32, dir: &Path) -> Sample {
     } else {
         ("http", proxy.port)
     };
-    let url = format!("{scheme}://127.0.0.1:{port}/demo/hello");
+    let path = if load == Load::Large {
+        "large"
+    } else {
+        "demo/hello"
+    };
+    let url = format!("{scheme}://127.0.0.1:{port}/{path}");
     let log = dir.join("answers");
     let mut command = Command::new("timeout");
     command.arg("30");
     match load {
-        Load::KeepAlive | Load::TlsKeepAlive | Load::Close | Load::TlsHandshakes => {
+        Load::KeepAlive | Load::TlsKeepAlive | Load::Close | Load::TlsHandshakes | Load::Large => {
+            let connections = if load == Load::Large {
+                LARGE_CONNECTIONS
+            } else {
+                CONNECTIONS
+            };
             command.args([
                 "wrk",
                 "-t1",
-                &format!("-c{CONNECTIONS}"),
+                &format!("-c{connections}"),
                 &format!("-d{seconds}s"),
             ]);
             if matches!(load, Load::Close | Load::TlsHandshakes) {

@@ -22,6 +22,7 @@ use super::clock;
 use super::limits;
 use super::listen::Entry;
 use super::metrics::Counters;
+use super::passage::Passage;
 use super::proxy_protocol::Peers;
 use super::refusal::Refusal;
 use super::request::Client;
@@ -88,6 +89,10 @@ pub struct ConnState {
     /// Answers of class 1xx on their way.
     early: Early,
     knows_early: AtomicBool,
+    /// Bytes leave as they are: there is no TLS.
+    is_plain: bool,
+    /// For large answers.
+    pub passage: Passage,
     counters: Arc<Counters>,
 }
 
@@ -98,7 +103,7 @@ enum Expired {
 }
 
 impl ConnState {
-    fn new(is_h2: bool, counters: Arc<Counters>) -> Self {
+    fn new(is_h2: bool, is_plain: bool, counters: Arc<Counters>) -> Self {
         ConnState {
             born: clock::recent(),
             phase: AtomicU8::new(FRESH),
@@ -118,6 +123,8 @@ impl ConnState {
             body_waits: AtomicWaker::new(),
             early: Early::default(),
             knows_early: AtomicBool::new(false),
+            is_plain,
+            passage: Passage::default(),
             counters,
         }
     }
@@ -125,6 +132,11 @@ impl ConnState {
     /// Whether it speaks HTTP/2.
     pub fn is_h2(&self) -> bool {
         self.is_h2.load(Relaxed)
+    }
+
+    /// Whether an answer may pass through [`ConnState::passage`].
+    pub fn passes(&self) -> bool {
+        self.is_plain && !self.is_h2()
     }
 
     fn is_tunnel(&self) -> bool {
@@ -342,7 +354,11 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peers: Peers, entry: E
 async fn speak<T: Transport>(worker: Rc<Worker>, stream: T, peers: Peers, handshake: Option<Handshake>) {
     let is_h2 = handshake.is_some_and(|handshake| handshake.is_h2);
     let knows_before = handshake.is_none() && worker.shared.settings.tls.h2;
-    let state = Arc::new(ConnState::new(is_h2, worker.counters.clone()));
+    let state = Arc::new(ConnState::new(
+        is_h2,
+        handshake.is_none(),
+        worker.counters.clone(),
+    ));
     let client = Rc::new(Client::new(worker.clone(), peers, handshake, state.clone()));
     let stream = watched::Watched::new(
         stream,

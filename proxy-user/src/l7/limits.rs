@@ -107,6 +107,16 @@ pub const LARGE_READS_MAX: usize = 64;
 /// Bytes that a read of any other answer's body has room for: 10 000 clients that take nothing hold 160 MiB.
 pub const UPSTREAM_BODY_READ_SMALL: usize = 16 * 1024;
 
+/// Pipes of one worker, each for an answer that passes without being copied.
+pub const PIPES_MAX: usize = LARGE_READS_MAX;
+
+/// Bytes that such a pipe holds: 64 pages, so that [`PIPES_MAX`] hold 16 MiB, or more where the kernel keeps bytes of the
+/// network on larger ones.
+pub const PIPE_BYTES: usize = 256 * 1024;
+
+/// What is left of an answer that is worth a pipe.
+pub const PASSES_FROM_BYTES: u64 = 64 * 1024;
+
 /// Bytes of an answer that are put together before they are written: below this, copying costs less than a vectored
 /// write does.
 pub const WRITE_JOINED_MAX: usize = 1024;

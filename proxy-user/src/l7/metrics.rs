@@ -24,6 +24,8 @@ pub struct Counters {
     pub bytes_in: Cell,
     /// Bytes to them.
     pub bytes_out: Cell,
+    /// Of these, the bytes of answers that were not copied on their way.
+    pub bytes_passed: Cell,
     /// Lines of the access log that found no room.
     pub log_lines_dropped: Cell,
     /// Connections that were opened to upstreams.
@@ -165,7 +167,7 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
         &responses,
     );
     type Value = fn(&Counters) -> u64;
-    let singles: [(&str, &str, &str, Value); 21] = [
+    let singles: [(&str, &str, &str, Value); 22] = [
         ("tls_handshakes_total", "counter", "TLS handshakes made.", |w| {
             w.tls_handshakes.get()
         }),
@@ -186,6 +188,12 @@ pub fn render(workers: &[Arc<Counters>], services: usize, is_persistent: bool) -
             "counter",
             "Client connections that spoke HTTP/2.",
             |w| w.h2_connections.get(),
+        ),
+        (
+            "bytes_passed_total",
+            "counter",
+            "Bytes of answers that were not copied on their way.",
+            |w| w.bytes_passed.get(),
         ),
         (
             "log_lines_dropped_total",

@@ -127,7 +127,7 @@ pub async fn handle(
     };
     let is_old = request.version() == Version::HTTP_10;
     let response = match forward(&client, request, &mut end).await {
-        Ok(Answer::Upstream(mut parts, body, encoder)) => {
+        Ok(Answer::Upstream(mut parts, mut body, encoder)) => {
             note(&mut end, parts.status);
             // HTTP/1.0 has no chunks: such an answer ends with the connection, and a broken one with a reset.
             let ends_with_connection = is_old && body.size_hint().exact().is_none();
@@ -136,6 +136,9 @@ pub async fn handle(
                 parts.version = Version::HTTP_10;
             }
             client.state.ends_with_connection(ends_with_connection);
+            if encoder.is_none() {
+                body.passes_to(&client.state);
+            }
             let body = Outgoing::upstream(body, encoder.map(|encoder| *encoder), end);
             Response::from_parts(parts, body)
         }

@@ -30,6 +30,7 @@ mod leaving;
 mod lifecycle;
 mod listener;
 mod parking;
+mod passage;
 mod policies;
 mod provenance;
 mod refusals;

@@ -157,7 +157,7 @@ mod tests {
     fn frames_without_a_request_run_out_of_credit_however_they_are_cut() {
         const PING: u8 = 6;
         for cut in [1, 7, 9, 4096] {
-            let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
+            let (state, mut meter) = (ConnState::new(true, true, Arc::default()), Meter::default());
             meter
                 .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
                 .unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn requests_and_what_we_write_pay_for_frames() {
-        let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
+        let (state, mut meter) = (ConnState::new(true, true, Arc::default()), Meter::default());
         meter
             .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
             .unwrap();
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn resets_have_a_rate() {
-        let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
+        let (state, mut meter) = (ConnState::new(true, true, Arc::default()), Meter::default());
         meter
             .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
             .unwrap();
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_head_that_does_not_end_is_seen() {
-        let (state, mut meter) = (ConnState::new(true, Arc::default()), Meter::default());
+        let (state, mut meter) = (ConnState::new(true, true, Arc::default()), Meter::default());
         meter
             .read(&mut [PREFACE, &frame(SETTINGS, 0, 0)].concat(), &state)
             .unwrap();

@@ -18,6 +18,7 @@ use super::{ConnState, Relaxed};
 use crate::l7::later::Later;
 use crate::l7::limits;
 use crate::l7::metrics::Counters;
+use crate::l7::passage::stands_in;
 
 /// What every connection of HTTP/2 begins with.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -145,8 +146,18 @@ impl<T: Transport> AsyncWrite for Watched<T> {
         if this.state.is_flushed.swap(false, Relaxed) || this.later.waits() {
             ready!(this.later.poll(cx));
         }
+        let bufs = match this.state.passage.holds() {
+            true => this.before_pipe(bufs),
+            false => bufs,
+        };
         let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        let result = if length <= limits::WRITE_JOINED_MAX {
+        let result = if bufs.first().is_some_and(|buf| stands_in(buf)) {
+            let poured = this.state.passage.poll_pour(cx, this.stream.socket(), length);
+            if let Poll::Ready(Ok(bytes)) = poured {
+                this.counters.bytes_passed.add(bytes as u64);
+            }
+            poured
+        } else if length <= limits::WRITE_JOINED_MAX {
             let (mut joined, mut end) = ([0; limits::WRITE_JOINED_MAX], 0);
             for buf in bufs {
                 joined[end..end + buf.len()].copy_from_slice(buf);
@@ -208,6 +219,17 @@ impl<T: Transport> Watched<T> {
 }
 
 impl<T> Watched<T> {
+    /// What is to be written first: bytes, or one piece that is in the pipe.
+    fn before_pipe<'a, 'b>(&self, bufs: &'a [io::IoSlice<'b>]) -> &'a [io::IoSlice<'b>] {
+        let from = bufs.iter().position(|buf| !buf.is_empty()).unwrap_or(0);
+        let bufs = &bufs[from..];
+        match bufs.iter().position(|buf| !buf.is_empty() && stands_in(buf)) {
+            Some(0) => &bufs[..1],
+            Some(at) => &bufs[..at],
+            None => bufs,
+        }
+    }
+
     fn wrote(&mut self, result: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
         self.state.is_flushed.store(false, Relaxed);
         self.note(result);

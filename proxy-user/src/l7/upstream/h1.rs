@@ -21,6 +21,7 @@ use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
 
 use self::decode::{Decoder, Step};
 use self::head::{Framing, Head};
@@ -285,6 +286,14 @@ impl H1 {
             if ready!(self.poll_read(cx, room))? == 0 {
                 decoder.ended()?;
             }
+        }
+    }
+
+    /// The socket, if what comes next of the body can be taken from it directly.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Stream::Plain(socket) if self.read.is_empty() => Some(socket),
+            _ => None,
         }
     }
 

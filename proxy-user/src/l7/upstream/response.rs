@@ -5,11 +5,13 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::group::Lease;
@@ -20,7 +22,9 @@ use super::queue::Turn;
 use super::task::Busy;
 use crate::l7::body::{BodyError, Progress};
 use crate::l7::clock::{self, Alarm};
+use crate::l7::conn::ConnState;
 use crate::l7::limits;
+use crate::l7::passage::{Passage, stand_in};
 
 /// What follows the head of an answer.
 pub struct ResponseBody {
@@ -31,8 +35,10 @@ pub struct ResponseBody {
     silent_since: Option<Instant>,
     /// The request counts against the service's limit until its answer has ended.
     turn: Option<Turn>,
-    /// Why it broke off; told only after what came before has been written.
-    broken: Option<BodyError>,
+    /// The client's connection, where it may pass without being copied.
+    passes: Option<Arc<ConnState>>,
+    /// Why it broke off; told only after what came before has been written, which takes so many more turns.
+    broken: Option<(BodyError, u32)>,
 }
 
 /// How long the task may be silent, and what of the request is still moving.
@@ -104,10 +110,24 @@ impl ResponseBody {
             alarm: Alarm::default(),
             silent_since: None,
             turn: Some(turn),
+            passes: None,
             broken: None,
         };
         body.end_if_known();
         body
+    }
+
+    /// Large and as it is, it may pass to this client without being copied.
+    pub fn passes_to(&mut self, client: &Arc<ConnState>) {
+        if let Kind::H1 { decoder, .. } = &self.kind
+            && decoder
+                .exact()
+                .is_some_and(|left| left >= limits::PASSES_FROM_BYTES)
+            && client.passes()
+            && client.passage.open()
+        {
+            self.passes = Some(client.clone());
+        }
     }
 
     /// Over a part of an HTTP/2 connection.
@@ -121,6 +141,7 @@ impl ResponseBody {
             alarm: Alarm::default(),
             silent_since: None,
             turn: Some(turn),
+            passes: None,
             broken: None,
         };
         body.end_if_known();
@@ -154,14 +175,22 @@ impl ResponseBody {
             lease.release();
         }
         self.kind = Kind::Ended;
+        if let Some(client) = self.passes.take() {
+            client.passage.close();
+        }
         self.turn = None;
         self.alarm = Alarm::default();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // hyper gives up its connection with what it has not written yet, so half an answer would be none.
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
+        if let Some((error, turns)) = self.broken.take() {
+            if turns == 0 {
+                return Poll::Ready(Some(Err(error)));
+            }
+            self.broken = Some((error, turns - 1));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let polled = match &mut self.kind {
             Kind::Ended => return Poll::Ready(None),
@@ -193,14 +222,27 @@ impl ResponseBody {
                         }
                     }
                 }
-                if large.is_none() && decoder.expects() > limits::UPSTREAM_BODY_READ_SMALL {
-                    *large = Large::begin();
-                }
-                let room_max = match large {
-                    Some(_) => limits::UPSTREAM_BODY_READ_BYTES,
-                    None => limits::UPSTREAM_BODY_READ_SMALL,
+                let piece = match (&self.passes, h1.socket()) {
+                    (Some(client), Some(socket)) if sending.is_none() => {
+                        // While the client takes it, nobody waits for the task.
+                        ready!(client.passage.poll_empty(cx));
+                        pass(cx, &client.passage, socket, decoder)
+                    }
+                    _ => {
+                        if large.is_none()
+                            && self.passes.is_none()
+                            && decoder.expects() > limits::UPSTREAM_BODY_READ_SMALL
+                        {
+                            *large = Large::begin();
+                        }
+                        let room_max = match large {
+                            Some(_) => limits::UPSTREAM_BODY_READ_BYTES,
+                            None => limits::UPSTREAM_BODY_READ_SMALL,
+                        };
+                        h1.poll_body(cx, decoder, room_max)
+                    }
                 };
-                h1.poll_body(cx, decoder, room_max).map(|piece| match piece {
+                piece.map(|piece| match piece {
                     Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
                     Ok(Piece::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
                     Ok(Piece::End) => None,
@@ -214,7 +256,8 @@ impl ResponseBody {
                 None => self.end(),
                 Some(Ok(_)) => self.end_if_known(),
                 Some(Err(error)) => {
-                    self.broken = Some(error);
+                    // In the first turn hyper is told to come later, in the second it writes.
+                    self.broken = Some((error, 1));
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -233,6 +276,24 @@ impl ResponseBody {
             self.silent_since = None;
         }
     }
+}
+
+/// A piece of a body whose length is known goes into the pipe.
+fn pass(
+    cx: &mut Context<'_>,
+    passage: &Passage,
+    socket: &TcpStream,
+    decoder: &mut Decoder,
+) -> Poll<Result<Piece, Broken>> {
+    if decoder.is_done() {
+        return Poll::Ready(Ok(Piece::End));
+    }
+    let length = ready!(passage.poll_fill(cx, socket, decoder.expects()))?;
+    if length == 0 {
+        decoder.ended()?;
+    }
+    decoder.passed(length);
+    Poll::Ready(Ok(Piece::Data(stand_in(length))))
 }
 
 impl Body for ResponseBody {

@@ -76,6 +76,16 @@ impl Decoder {
         }
     }
 
+    /// So many bytes of a body whose length is known went past, without having been in a buffer.
+    pub fn passed(&mut self, bytes: usize) {
+        if let State::Length(left) = &mut self.0 {
+            *left = left.saturating_sub(bytes as u64);
+            if *left == 0 {
+                self.0 = State::Done;
+            }
+        }
+    }
+
     /// About how many bytes the next read should have room for.
     pub fn expects(&self) -> usize {
         match self.0 {
