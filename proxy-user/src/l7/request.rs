@@ -470,6 +470,10 @@ fn upstream_head(
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    if parts.version == Version::HTTP_10 {
+        // It means nothing there (RFC 9110 §10.1.1), and its body would be held back for an answer.
+        headers.remove(header::EXPECT);
+    }
     if parts.uri.authority().is_some() || !headers.contains_key(header::HOST) {
         let host = if host.is_empty() {
             &upstream.target.host
@@ -651,12 +655,13 @@ fn refuse(client: &Client, refusal: Refusal, mut end: RequestEnd) -> Response<Ou
             HeaderValue::from(limits::RETRY_AFTER_SECONDS),
         );
     }
-    // After a malformed request nobody knows where the next one begins.
-    if matches!(
+    // After a malformed request nobody knows where the next one begins, and behind a CONNECT a client may have sent what
+    // it meant for the tunnel.
+    let is_lost = matches!(
         refusal.status(),
         StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
-    ) && !client.state.is_h2()
-    {
+    );
+    if (is_lost || matches!(refusal, Refusal::Connect)) && !client.state.is_h2() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -131,6 +131,44 @@ fn what_can_be_read_in_two_ways_is_refused_and_never_passed_on() {
             "absolute form with user",
             b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
         ),
+        (
+            "CONNECT, and what was meant for the tunnel",
+            b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        ("CR before CRLF", b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n"),
+        ("blank before the method", b" GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("blank behind the version", b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n"),
+        ("version of two digits", b"GET / HTTP/1.10\r\nHost: a\r\n\r\n"),
+        ("HTTP/2 without its preface", b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+        ("DEL in the target", b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("DEL in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n"),
+        (
+            "high byte in a name",
+            b"GET / HTTP/1.1\r\nHost: a\r\nX\x80: b\r\n\r\n",
+        ),
+        ("slash in a name", b"GET / HTTP/1.1\r\nHost: a\r\nX/Y: b\r\n\r\n"),
+        ("empty authority", b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (
+            "authority of a port",
+            b"GET http://:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        ("authority form", b"GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
+        (
+            "TE with a parameter",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "TE of nothing",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\nContent-Length: 3\r\n\r\nabc",
+        ),
+        (
+            "length with an underscore",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3_0\r\n\r\nabc",
+        ),
+        (
+            "a list of the same length",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3,3\r\n\r\nabc",
+        ),
         ("asterisk", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("target without slash", b"GET a/b HTTP/1.1\r\nHost: a\r\n\r\n"),
     ];
@@ -163,6 +201,13 @@ fn chunks_are_framed_anew_or_refused() {
         (b"5;a\nb\r\nhello\r\n0\r\n\r\n", false),
         (b"\r\nhello\r\n0\r\n\r\n", false),
         (b"ffffffffffffffff1\r\nhello\r\n0\r\n\r\n", false),
+        (b"5;a\rb\r\nhello\r\n0\r\n\r\n", false),
+        (b" 5\r\nhello\r\n0\r\n\r\n", false),
+        (b"5_\r\nhello\r\n0\r\n\r\n", false),
+        (b"5\r\nhello\rX0\r\n\r\n", false),
+        (b"5\r\nhello\r\n0\r\nX : y\r\n\r\n", false),
+        (b"5\r\nhello\r\n0\r\nX: y\r\n z\r\n\r\n", false),
+        (b"5\r\nhello\r\n0\r\nX: \0\r\n\r\n", false),
         (b"5 g\r\nhello\r\n0\r\n\r\n", false),
         (b"5\r\nhello\r\n0\r\nbad trailer\r\n\r\n", false),
     ];
@@ -363,6 +408,17 @@ fn an_old_client_keeps_its_connection_only_if_it_asks() {
     wire.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(wire.reply().status, 200);
     assert!(wire.is_closed());
+}
+
+#[test]
+fn fields_of_framing_in_trailers_are_not_passed_on() {
+    let site = Site::start();
+    site.route_all(echo_origin());
+    let mut wire = site.connect();
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n");
+    wire.send("Content-Length: 9\r\nTransfer-Encoding: chunked\r\nHost: b\r\nX-Sum: 1\r\n\r\n");
+    let seen = wire.reply().text();
+    assert!(seen.ends_with("|x-sum: 1\r\n"), "{seen}");
 }
 
 #[test]

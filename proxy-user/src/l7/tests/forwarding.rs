@@ -121,6 +121,11 @@ fn continue_is_sent_only_when_the_body_is_wanted() {
     wire.send("abc");
     let seen = wire.reply().text();
     assert!(seen.ends_with("abc|"), "{seen}");
+    // An old client cannot have asked for it (RFC 9110 §10.1.1).
+    let mut old = site.connect();
+    old.send("POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc");
+    let reply = old.reply();
+    assert_eq!((reply.status, field(&reply.text(), "expect")), (200, None));
     // Without a route there is nothing to continue.
     assert_eq!(
         site.api("/v1/docker-flow-proxy/remove?serviceName=all").status,
