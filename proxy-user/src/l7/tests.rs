@@ -41,6 +41,7 @@ mod storm;
 mod streams;
 mod tls;
 mod upstreams;
+mod websocket;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -4,9 +4,12 @@
 
 use super::*;
 
+mod early;
+mod exchanges;
 mod floods;
 mod frames;
 mod grpc;
+mod hpack;
 mod readers;
 mod rules;
 mod trailers;

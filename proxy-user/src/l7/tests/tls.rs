@@ -19,7 +19,7 @@ mod admin;
 mod clients;
 mod tunnels;
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub(super) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// Takes any certificate; the tests look at which one it is.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl rustls::client::danger::ServerCertVerifier for Anything {
     }
 }
 
-fn client(identity: Option<(&str, &str)>, alpn: &[&str]) -> Arc<ClientConfig> {
+pub(super) fn client(identity: Option<(&str, &str)>, alpn: &[&str]) -> Arc<ClientConfig> {
     client_of(rustls::DEFAULT_VERSIONS, identity, alpn)
 }
 
@@ -91,7 +91,7 @@ fn client_of(
 }
 
 /// A connection after its handshake.
-fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
+pub(super) fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
     let stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -117,7 +117,7 @@ fn get(tls: &mut Tls, more: &str) -> String {
     text
 }
 
-fn site(change: impl FnOnce(&mut Settings)) -> Site {
+pub(super) fn site(change: impl FnOnce(&mut Settings)) -> Site {
     Site::with(|settings| {
         settings.ports = vec![Port {
             tls: true,
@@ -128,7 +128,7 @@ fn site(change: impl FnOnce(&mut Settings)) -> Site {
 }
 
 impl Site {
-    fn put_certificate(&self, name: &str, pem: &str) -> Reply {
+    pub(super) fn put_certificate(&self, name: &str, pem: &str) -> Reply {
         let mut wire = Wire::connect(self.proxy.as_ref().unwrap().api);
         wire.send(&format!(
             "PUT /v1/docker-flow-proxy/cert?certName={name} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{pem}",

@@ -100,6 +100,7 @@ pub enum Outcome {
 
 pub struct Received {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -133,6 +134,7 @@ impl<S: Read + Write> Connection<S> {
         self.stream.read_exact(&mut payload).map_err(not_too_late).ok()?;
         Some(Received {
             kind: head[3],
+            flags: head[4],
             stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
             payload,
         })

@@ -99,6 +99,7 @@ fn one_that_takes_nothing_has_no_more_time_for_those_that_do() {
                 kind: DATA,
                 stream: 3,
                 payload,
+                ..
             } => taken += payload.len(),
             Received {
                 kind: RST_STREAM,

@@ -133,6 +133,19 @@ fn frames_are_as_section_4_has_them() {
             PROTOCOL,
             &[frame(HEADERS, 1, 1, &block(&GET)), get(3)],
         ),
+        served(
+            "4.2: DATA as large as allowed",
+            &[post(1, &[]), frame(DATA, END_STREAM, 1, &[0; 16_384])],
+        ),
+        breaks(
+            "5.5: an unknown frame inside a block",
+            PROTOCOL,
+            &[frame(HEADERS, 1, 1, &block(&GET)), frame(0x16, 0, 0, &[0; 8])],
+        ),
+        served(
+            "5.5: an unknown kind of a connection",
+            &[frame(0x16, 0, 0, &[0; 8]), get(1)],
+        ),
     ]);
 }
 
@@ -157,6 +170,29 @@ fn streams_are_as_section_5_has_them() {
             PROTOCOL,
             &[get(1), frame(CONTINUATION, 4, 1, &[])],
         ),
+        breaks(
+            "5.1: CONTINUATION after a reset",
+            PROTOCOL,
+            &[
+                post(1, &[]),
+                reset(),
+                frame(CONTINUATION, END_HEADERS, 1, &block(&GET)),
+            ],
+        ),
+        breaks(
+            "5.1: HEADERS after a reset, and a whole exchange",
+            PROTOCOL,
+            &[get(1), get(3), get(5), get(3)],
+        ),
+        served("5.1: PRIORITY at any time", &{
+            let priority = || frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]);
+            [priority(), get(1), priority(), update(1), priority()]
+        }),
+        served(
+            "5.1: WINDOW_UPDATE and RST_STREAM of a stream that the client has ended",
+            &[get(3), update(3), frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]), get(5)],
+        )
+        .on(5),
         breaks("5.1.1: an even stream", PROTOCOL, &[get(2)]),
         breaks(
             "5.1.1: a stream below one that was used",
@@ -167,6 +203,16 @@ fn streams_are_as_section_5_has_them() {
             "5.3: a stream that depends on itself",
             PROTOCOL,
             &[post(1, &[]), frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 9])],
+        ),
+        resets(
+            "5.3: a head that depends on itself",
+            PROTOCOL,
+            &[frame(
+                HEADERS,
+                WHOLE | WITH_PRIORITY,
+                1,
+                &[&[0, 0, 0, 1, 9], &block(&GET)[..]].concat(),
+            )],
         ),
         served(
             "5.3: a priority that means nothing any more",
@@ -229,6 +275,12 @@ fn frame_kinds_are_as_section_6_has_them() {
             "6.3: PRIORITY of no stream",
             PROTOCOL,
             &[frame(PRIORITY, 0, 0, &[0, 0, 0, 3, 9])],
+        ),
+        // The RFC has FRAME_SIZE_ERROR; h2 says the general one.
+        breaks(
+            "6.3: PRIORITY of another length",
+            PROTOCOL,
+            &[post(1, &[]), frame(PRIORITY, 0, 1, &[0; 4])],
         ),
         breaks(
             "6.4: RST_STREAM of no stream",
@@ -295,6 +347,11 @@ fn frame_kinds_are_as_section_6_has_them() {
             &[frame(WINDOW_UPDATE, 0, 0, &[0; 4])],
         ),
         breaks(
+            "6.9: a stream's window grows by nothing",
+            PROTOCOL,
+            &[post(1, &[]), frame(WINDOW_UPDATE, 0, 1, &[0; 4])],
+        ),
+        breaks(
             "6.9.1: the connection's window overflows",
             FLOW_CONTROL,
             &[frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])],
@@ -326,6 +383,37 @@ fn frame_kinds_are_as_section_6_has_them() {
             PROTOCOL,
             &[frame(HEADERS, 1, 1, &block(&GET)), frame(CONTINUATION, 4, 0, &[])],
         ),
+        breaks(
+            "6.10: CONTINUATION after the head's last",
+            PROTOCOL,
+            &[
+                frame(HEADERS, END_STREAM, 1, &block(&GET)),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+                frame(CONTINUATION, END_HEADERS, 1, &[]),
+            ],
+        ),
+        breaks(
+            "6.10: CONTINUATION after DATA",
+            PROTOCOL,
+            &[
+                post(1, &[]),
+                frame(DATA, 0, 1, b"x"),
+                frame(CONTINUATION, END_HEADERS, 1, &block(&[("x", "1")])),
+            ],
+        ),
+        breaks(
+            "6.10: DATA inside a block",
+            PROTOCOL,
+            &[
+                frame(HEADERS, 0, 1, &block(&POST)),
+                frame(DATA, END_STREAM, 1, b"x"),
+            ],
+        ),
+        served(
+            "7: codes that nobody knows",
+            &[post(3, &[]), frame(RST_STREAM, 0, 3, &[0, 0, 0, 0xff]), get(5)],
+        )
+        .on(5),
         served(
             "6.10: a head in three pieces",
             &[
