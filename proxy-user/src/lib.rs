@@ -22,7 +22,12 @@ pub mod memory;
 pub mod model;
 pub mod providers;
 pub mod reconcile;
+pub mod shared_map;
 pub mod unix_http;
 
 #[cfg(test)]
 mod compatibility;
+#[cfg(test)]
+mod test_memory;
+#[cfg(test)]
+use test_memory::allocated;

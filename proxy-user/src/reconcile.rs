@@ -2,8 +2,8 @@
 //! Tables -> plan -> kernel.
 //!
 //! One pass: [`desired`] turns the tables into map entries, [`plan`] compares them with what is known to be in
-//! the kernel (the mirror) and yields operations as data, [`apply`] performs them and changes the mirror only
-//! after the kernel did. Nothing else is remembered: ids, slots and the owner of every backend follow from the
+//! the kernel (the mirror) and yields operations as data, a group at a time, [`apply`] performs them and changes
+//! the mirror only after the kernel did. Nothing else is remembered: ids, slots and the owner of every backend follow from the
 //! mirror, and the mirror is read back from the kernel at the start, so that a restarted agent plans nothing
 //! when nothing has changed.
 //!
@@ -28,6 +28,7 @@ pub mod apply;
 pub mod datapath;
 pub mod desired;
 pub mod follow;
+pub mod ids;
 pub mod ipvs;
 pub mod key;
 pub mod ops;

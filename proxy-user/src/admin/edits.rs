@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::api::one;
 use crate::{
     daemon::{Shared, View},
-    model::Vip,
+    model::{Frontend, FrontendAddr, Protocol, Vip},
     providers::api::{Done, Edit, EditError, KIND, STATE_BYTES_MAX, ServiceSpec},
     reconcile::{Status, desired::frontend_key},
 };
@@ -92,39 +92,33 @@ fn claims(
     kept: &crate::providers::api::State,
 ) -> Result<(), EditError> {
     let params = spec.params(name);
-    let foreign = view
-        .tables
-        .services
-        .values()
-        .filter(|other| other.name.as_str() != name && !kept.services.contains_key(other.name.as_str()));
-    for other in foreign {
-        let taken = |what: String| {
-            EditError::Wrong(format!(
-                "{what} belongs to service '{}' of the provider '{}'; choose another",
-                other.name, view.provider
-            ))
-        };
-        for (network, text) in &params.vips {
-            let Ok((address, port)) = Vip::parse(text) else {
-                continue;
-            };
-            let same = |vip: &&Vip| {
-                vip.network_name == *network
-                    && vip.address == address
-                    && (vip.port.is_none() || port.is_none() || vip.port == port)
-            };
-            if let Some(vip) = other.vips.iter().find(same) {
-                return Err(taken(format!("the VIP {}", vip.text())));
+    let taken = |what: String, owner: Option<&Frontend>| {
+        let other = owner.map_or("", |frontend| frontend.service.as_str());
+        if other.is_empty() || other == name || kept.services.contains_key(other) {
+            return Ok(());
+        }
+        Err(EditError::Wrong(format!(
+            "{what} belongs to service '{other}' of the provider '{}'; choose another",
+            view.provider
+        )))
+    };
+    for (network, text) in &params.vips {
+        if let Ok((address, port)) = Vip::parse(text) {
+            for (vip, owner) in view.tables.owners_of_vip(network, address, port) {
+                taken(format!("the VIP {vip}"), Some(owner))?;
             }
         }
-        for port in &params.ports {
-            let same = |has: &&crate::model::PublishedPort| {
-                i64::from(has.published) == port.published && has.protocol.as_str() == port.protocol
-            };
-            if other.ports.iter().any(|has| same(&has)) {
-                return Err(taken(format!("the port {}/{}", port.published, port.protocol)));
-            }
-        }
+    }
+    for port in &params.ports {
+        let address = u16::try_from(port.published)
+            .ok()
+            .zip(Protocol::parse(&port.protocol));
+        let address = address.map(|(port, protocol)| FrontendAddr::Published { port, protocol });
+        let owner = address.and_then(|address| view.tables.frontends.get(&address));
+        taken(
+            format!("the port {}/{}", port.published, port.protocol),
+            owner.map(Arc::as_ref),
+        )?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use std::{
 use super::{
     Mailbox, Shared,
     drains::Drains,
+    mailbox::Mail,
     sandboxes::Sandboxes,
     view::{ProviderState, View},
 };
@@ -26,7 +27,7 @@ use crate::{
     memory,
     model::{Cookie, Snapshot, Tables, Writer},
     providers::api::{self, Wanted},
-    reconcile::{Follow, Reconciler, Status, ipvs},
+    reconcile::{Follow, Reconciler, ipvs},
 };
 
 /// Longest time between two turns.
@@ -103,38 +104,43 @@ impl Control {
             if mail.stop {
                 return;
             }
-            let mut said = false;
-            if let Some(wanted) = mail.wanted {
-                self.wanted = wanted;
-                said = true;
-            }
-            if let Some(snapshot) = mail.report.snapshot {
-                self.view.node.clone_from(&snapshot.node);
-                self.view.state = ProviderState::Ok;
-                self.base = Some(snapshot);
-                said = true;
-            }
-            if said {
-                self.take();
-            }
-            if let Some(trouble) = mail.report.trouble {
-                tracing::warn!("{trouble}; the last state stays in force");
-                self.view.state = ProviderState::Unreadable(trouble);
-            }
-            if said {
-                // The verdict on whoever stays comes back at once, so that no turn forgets it.
-                let down = self.shared.health.set_targets(self.writer.targets());
-                self.writer.set_down(down);
-            }
-            let health = mail.down.is_some_and(|down| self.writer.set_down(down));
-            if said || health {
-                self.look_at_health();
-            }
-            let overdue = self.look_at_drains(said);
-            self.turn(said || health || overdue);
-            self.shared.show(self.view.clone());
-            self.tidy(said);
+            self.turn(mail);
         }
+    }
+
+    /// One turn.
+    pub(super) fn turn(&mut self, mail: Mail) {
+        let mut said = false;
+        if let Some(wanted) = mail.wanted {
+            self.wanted = wanted;
+            said = true;
+        }
+        if let Some(snapshot) = mail.report.snapshot {
+            self.view.node.clone_from(&snapshot.node);
+            self.view.state = ProviderState::Ok;
+            self.base = Some(snapshot);
+            said = true;
+        }
+        if said {
+            self.take();
+        }
+        if let Some(trouble) = mail.report.trouble {
+            tracing::warn!("{trouble}; the last state stays in force");
+            self.view.state = ProviderState::Unreadable(trouble);
+        }
+        if said {
+            // The verdict on whoever stays comes back at once, so that no turn forgets it.
+            let down = self.shared.health.set_targets(self.writer.targets());
+            self.writer.set_down(down);
+        }
+        let health = mail.down.is_some_and(|down| self.writer.set_down(down));
+        if said || health {
+            self.look_at_health();
+        }
+        let overdue = self.look_at_drains(said);
+        self.follow(said || health || overdue);
+        self.shared.show(self.view.clone());
+        self.tidy(said);
     }
 
     /// Gives the Writer what all providers say.
@@ -167,7 +173,7 @@ impl Control {
         if !said && self.drains.due().is_none_or(|due| now < due) {
             return false;
         }
-        let overdue = self.drains.look(self.writer.services(), now);
+        let overdue = self.drains.look(self.writer.draining(), now);
         self.writer.set_overdue(overdue)
     }
 
@@ -181,7 +187,8 @@ impl Control {
         }
     }
 
-    fn turn(&mut self, said: bool) {
+    /// Lets the kernel follow, if anything has changed.
+    fn follow(&mut self, said: bool) {
         // Before the first word there is nothing to compare the kernel with.
         if self.base.is_none() {
             return;
@@ -216,19 +223,13 @@ impl Control {
         self.view.passes += 1;
         self.view.operations += pass.done as u64;
         self.view.failures += pass.failed as u64;
-        self.view.statuses.clone_from(self.reconciler.statuses());
+        self.view.statuses = self.reconciler.statuses().clone();
         self.view.errors.clone_from(self.reconciler.errors());
         if pass.done + pass.failed > 0 {
-            let wrong = self
-                .view
-                .statuses
-                .values()
-                .filter(|status| **status != Status::Done)
-                .count();
             tracing::info!(
                 operations = pass.done,
                 failed = pass.failed,
-                wrong,
+                wrong = pass.wrong,
                 "kernel follows"
             );
         }

@@ -316,4 +316,5 @@ async fn metrics_are_served_and_an_address_in_use_is_said() {
     serving.abort();
 }
 
+mod effort;
 mod verbs;

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use crate::{
     model::{Refusal, ServiceName, Tables},
     reconcile::{Status, key::FrontKey},
+    shared_map::SharedMap,
 };
 
 /// How the source is.
@@ -50,7 +51,7 @@ pub struct View {
     /// What is in force.
     pub tables: Arc<Tables>,
     /// What became of it.
-    pub statuses: BTreeMap<FrontKey, Status>,
+    pub statuses: SharedMap<FrontKey, Status>,
     /// What else the kernel refused.
     pub errors: BTreeMap<String, String>,
     /// What was not taken.
@@ -77,7 +78,7 @@ impl View {
             revision: 0,
             all_down: Vec::new(),
             tables: Arc::default(),
-            statuses: BTreeMap::new(),
+            statuses: SharedMap::new(),
             errors: BTreeMap::new(),
             refusals: Vec::new(),
             sandboxes: Vec::new(),

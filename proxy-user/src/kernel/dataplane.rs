@@ -2,7 +2,6 @@
 //! The reconciler's door to the kernel: pinned maps and the tasks' tc links.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
@@ -61,7 +60,7 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
         }
     }
 
-    fn dump(&self) -> Result<BTreeMap<K, V>, DatapathError> {
+    fn dump<C: FromIterator<(K, V)>>(&self) -> Result<C, DatapathError> {
         self.map
             .iter()
             .collect::<Result<_, _>>()
@@ -119,7 +118,7 @@ impl Sources {
         }
     }
 
-    fn dump(&self) -> Result<BTreeMap<SourceKey, u32>, DatapathError> {
+    fn dump<C: FromIterator<(SourceKey, u32)>>(&self) -> Result<C, DatapathError> {
         let read = |entry: Result<(lpm_trie::Key<[u8; 8]>, u32), MapError>| {
             let (key, verdict) = entry?;
             Ok((SourceKey::from_data(key.data(), key.prefix_len()), verdict))
@@ -309,10 +308,14 @@ impl Datapath for Dataplane {
     }
 
     fn dump(&mut self) -> Result<Realized, DatapathError> {
-        let frontends = self.frontends.dump()?.into_iter();
-        let frontends = frontends.map(|(key, value)| (FrontKey::V4(key), value));
-        let frontends6 = self.frontends6.dump()?.into_iter();
-        let frontends6 = frontends6.map(|(key, value)| (FrontKey::V6(key), value));
+        let frontends: Vec<_> = self.frontends.dump()?;
+        let frontends = frontends
+            .into_iter()
+            .map(|(key, value)| (FrontKey::V4(key), value));
+        let frontends6: Vec<_> = self.frontends6.dump()?;
+        let frontends6 = frontends6
+            .into_iter()
+            .map(|(key, value)| (FrontKey::V6(key), value));
         let mut realized = Realized {
             frontends: frontends.chain(frontends6).collect(),
             slots: self.slots.dump()?,

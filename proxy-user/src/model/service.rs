@@ -42,6 +42,17 @@ impl Service {
     }
 }
 
+/// An address, with the port where there is one.
+pub(super) fn vip_text(address: VipAddr, port: Option<VipPort>) -> String {
+    match port {
+        None => address.to_string(),
+        Some(port) => {
+            let with_port = SocketAddr::new(address.0, port.port);
+            format!("{with_port}/{}", port.protocol)
+        }
+    }
+}
+
 /// A virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip {
@@ -88,13 +99,7 @@ impl Vip {
 
     /// The address, with the port where there is one.
     pub fn text(&self) -> String {
-        match self.port {
-            None => self.address.to_string(),
-            Some(port) => {
-                let with_port = SocketAddr::new(self.address.0, port.port);
-                format!("{with_port}/{}", port.protocol)
-            }
-        }
+        vip_text(self.address, self.port)
     }
 
     /// Its kind of address, which is that of its backends.

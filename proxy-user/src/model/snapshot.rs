@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a provider read, unchecked: text and numbers as its source has them, plus what it could not even read.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+use super::List;
 
 /// Name of the network that has the tasks' addresses for published ports; exists without being declared.
 pub const INGRESS: &str = "ingress";
@@ -23,37 +25,42 @@ pub struct Snapshot {
     pub networks: Vec<NetworkParams>,
     /// Tasks on all nodes. What has not changed since the last snapshot may be the same allocation: then nobody
     /// looks at it again.
-    pub tasks: Vec<Arc<TaskParams>>,
+    pub tasks: List<TaskParams>,
     /// Services; as tasks.
-    pub services: Vec<Arc<ServiceParams>>,
+    pub services: List<ServiceParams>,
     /// What is wrong with the source itself.
     pub problems: Vec<Problem>,
-    /// Services that another source added at the end.
+    /// Services that another source says besides; they come after `services`.
     pub added: Added,
     /// Something could not be read so badly that its name is unknown: what is missing may be just that, so
     /// nothing is removed because it is missing.
     pub partial: bool,
 }
 
-/// Services of one snapshot that come from another source than the rest.
+/// Services that come from another source than the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Added {
     /// The other source: the first word of errors in these services.
     pub source: String,
-    /// Their names.
-    pub services: BTreeSet<String>,
+    /// What it says.
+    pub services: List<ServiceParams>,
 }
 
 impl Snapshot {
     /// The snapshot with another source's services behind its own.
-    pub fn with(&self, source: &str, services: &[Arc<ServiceParams>]) -> Self {
-        let mut merged = self.clone();
-        merged.services.extend_from_slice(services);
-        merged.added = Added {
-            source: source.into(),
-            services: services.iter().map(|service| service.name.clone()).collect(),
-        };
-        merged
+    pub fn with(&self, source: &str, services: &List<ServiceParams>) -> Self {
+        Self {
+            added: Added {
+                source: source.into(),
+                services: services.clone(),
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The services of both sources, in their order.
+    pub fn all_services(&self) -> impl Iterator<Item = &Arc<ServiceParams>> {
+        self.services.iter().chain(&self.added.services)
     }
 }
 

@@ -8,12 +8,15 @@ use std::{
     sync::Arc,
 };
 
+use crate::shared_map::SharedMap;
+
 use super::{
     Backend, Cookie, Facts, Frontend, FrontendAddr, Gateway, NetworkId, Reach, Service, ServiceName, TaskId,
+    VipAddr, VipPort,
     health::{self, Down, Member},
     limits,
-    service::Place,
-    service::Task,
+    service::{Place, Task, vip_text},
+    snapshot::HOST,
 };
 
 /// What a namespace may address.
@@ -29,9 +32,11 @@ pub struct Scope {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Services.
-    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    pub services: SharedMap<ServiceName, Arc<Service>>,
     /// Frontends, each with its backends.
-    pub frontends: BTreeMap<FrontendAddr, Arc<Frontend>>,
+    pub frontends: SharedMap<FrontendAddr, Arc<Frontend>>,
+    /// What networks are called.
+    pub networks: Arc<BTreeMap<String, NetworkId>>,
     /// Namespaces.
     pub scopes: BTreeMap<Cookie, Scope>,
     /// Tasks of this node that other nodes may send to.
@@ -45,16 +50,48 @@ pub struct Tables {
     pub prune: bool,
 }
 
+impl Tables {
+    /// Who has an address in a network, or the one port of it that is asked for, with what each has of it.
+    pub fn owners_of_vip(
+        &self,
+        network: &str,
+        address: VipAddr,
+        wanted: Option<VipPort>,
+    ) -> impl Iterator<Item = (String, &Frontend)> {
+        let known = self.networks.get(network);
+        let all = known.map(|network| FrontendAddr::Vip {
+            network: *network,
+            address,
+            // Orders before every port.
+            port: None,
+        });
+        let from_here = all.into_iter().flat_map(|all| self.frontends.range(all..));
+        let of_it = from_here.map_while(move |(found, frontend)| match found {
+            FrontendAddr::Vip {
+                network,
+                address: same,
+                port,
+            } if Some(network) == known && *same == address => Some((*port, &**frontend)),
+            _ => None,
+        });
+        of_it
+            .filter(move |(port, _)| port.is_none() || wanted.is_none() || *port == wanted)
+            .map(move |(port, frontend)| (vip_text(address, port), frontend))
+    }
+}
+
 /// What [`derive`] needs.
 pub(super) struct Inputs<'a> {
-    pub services: &'a BTreeMap<ServiceName, Arc<Service>>,
+    pub services: &'a SharedMap<ServiceName, Arc<Service>>,
     pub tasks: &'a BTreeMap<super::TaskName, Arc<Task>>,
+    pub networks: &'a Arc<BTreeMap<String, NetworkId>>,
     pub facts: &'a BTreeMap<PathBuf, Facts>,
     pub down: &'a Down,
     pub overdue: &'a Down,
     pub local_addrs: &'a BTreeSet<Ipv4Addr>,
     pub own_cookie: Cookie,
-    pub host_network: NetworkId,
+    /// Whether a service has a VIP in the node's own network.
+    pub host_used: bool,
     pub prune: bool,
 }
 
@@ -62,6 +99,7 @@ pub(super) struct Inputs<'a> {
 pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
     let mut tables = Tables {
         services: inputs.services.clone(),
+        networks: inputs.networks.clone(),
         local_addrs: inputs.local_addrs.clone(),
         overdue: inputs.overdue.clone(),
         prune: inputs.prune,
@@ -83,13 +121,8 @@ pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
     }
     let own = tables.scopes.entry(inputs.own_cookie).or_default();
     own.host = true;
-    let host_used = inputs
-        .services
-        .values()
-        .flat_map(|s| &s.vips)
-        .any(|vip| vip.network == inputs.host_network);
-    if host_used {
-        own.networks.insert(inputs.host_network);
+    if inputs.host_used {
+        own.networks.insert(NetworkId::of(HOST));
     }
     // Several tasks may share a namespace; each has few enough networks, all together may have too many.
     for scope in tables.scopes.values_mut() {
@@ -100,15 +133,15 @@ pub(super) fn derive(inputs: &Inputs<'_>) -> Tables {
     tables
 }
 
-/// Whether the named services change nothing but frontends: no task of this node, nothing that the node's own
-/// namespace sees.
+/// Whether the named services change nothing but frontends: no task of this node, nothing that was not and is now
+/// seen in the node's own namespace, or the reverse.
 pub(super) fn only_frontends(tables: &Tables, inputs: &Inputs<'_>, names: &BTreeSet<ServiceName>) -> bool {
+    let host_was_used = tables.scopes.get(&inputs.own_cookie);
+    let host_was_used = host_was_used.is_some_and(|own| own.networks.contains(&NetworkId::of(HOST)));
     let old = names.iter().filter_map(|name| tables.services.get(name));
     let new = names.iter().filter_map(|name| inputs.services.get(name));
-    old.chain(new).all(|service| {
-        service.vips.iter().all(|vip| vip.network != inputs.host_network)
-            && service.tasks.iter().all(|task| task.netns().is_none())
-    })
+    let mut tasks = old.chain(new).flat_map(|service| &service.tasks);
+    host_was_used == inputs.host_used && tasks.all(|task| task.netns().is_none())
 }
 
 /// Makes the named services in the tables as they are in force.
@@ -116,18 +149,14 @@ pub(super) fn update(tables: &mut Tables, inputs: &Inputs<'_>, names: &BTreeSet<
     tables.prune = inputs.prune;
     tables.overdue.clone_from(inputs.overdue);
     // All of the old before any of the new: an address may go from one service to another.
-    for name in names {
-        if let Some(old) = tables.services.remove(name) {
-            for address in old.frontends() {
-                tables.frontends.remove(&address);
-            }
+    for old in names.iter().filter_map(|name| tables.services.get(name)) {
+        for address in old.frontends() {
+            tables.frontends.remove(&address);
         }
     }
-    for name in names {
-        if let Some(new) = inputs.services.get(name) {
-            add_service(tables, new, inputs);
-            tables.services.insert(name.clone(), new.clone());
-        }
+    tables.services = inputs.services.clone();
+    for new in names.iter().filter_map(|name| inputs.services.get(name)) {
+        add_service(tables, new, inputs);
     }
 }
 

@@ -11,10 +11,12 @@
 mod changes;
 mod claims;
 mod edit;
+mod marks;
 mod resolve;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
@@ -30,9 +32,10 @@ use super::{
     health::{self, Down, Member, MemberKey, Target},
     limits,
     refusal::{Kind, Refusal},
-    snapshot::{Added, HOST, Problem},
+    snapshot::{HOST, Problem},
     tables::{self, Inputs},
 };
+use crate::shared_map::SharedMap;
 
 /// Validates snapshots and holds what is in force.
 ///
@@ -41,9 +44,11 @@ use super::{
 #[derive(Debug)]
 pub struct Writer {
     own_cookie: Cookie,
-    services: BTreeMap<ServiceName, Arc<Service>>,
+    services: SharedMap<ServiceName, Arc<Service>>,
     tasks: BTreeMap<TaskName, Arc<Task>>,
     networks: BTreeMap<NetworkId, String>,
+    /// What they are called.
+    network_names: Arc<BTreeMap<String, NetworkId>>,
     facts: BTreeMap<PathBuf, Facts>,
     local_addrs: BTreeSet<Ipv4Addr>,
     /// Members whose checks fail.
@@ -71,9 +76,10 @@ impl Writer {
     pub fn new(own_cookie: Cookie) -> Self {
         Self {
             own_cookie,
-            services: BTreeMap::new(),
+            services: SharedMap::new(),
             tasks: BTreeMap::new(),
             networks: BTreeMap::new(),
+            network_names: Arc::default(),
             facts: BTreeMap::new(),
             local_addrs: BTreeSet::new(),
             down: Down::new(),
@@ -104,11 +110,12 @@ impl Writer {
         let mut resolver = Resolver::new(snapshot, &self.networks, &mut report);
         self.tasks = resolver.tasks(snapshot, &self.tasks, &mut report);
         self.networks = resolver.networks_in_force();
+        self.network_names = Arc::new(resolver.names());
 
         let mut wanted: Vec<(ServiceName, Arc<Service>)> = Vec::new();
         let mut refused: BTreeMap<ServiceName, Vec<Problem>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        for params in &snapshot.services {
+        for params in snapshot.all_services() {
             let name = ServiceName::new(&params.name);
             if !seen.insert(name.clone()) {
                 let first_stays = Problem::new("name", "is used by an earlier service; the first one counts");
@@ -148,13 +155,13 @@ impl Writer {
         wanted: Vec<(ServiceName, Arc<Service>)>,
         refused: &mut BTreeMap<ServiceName, Vec<Problem>>,
         missing_stay: Option<&BTreeSet<ServiceName>>,
-    ) -> (BTreeMap<ServiceName, Arc<Service>>, Claims) {
+    ) -> (SharedMap<ServiceName, Arc<Service>>, Claims) {
         let by_name: BTreeMap<&ServiceName, &Arc<Service>> =
             wanted.iter().map(|(name, new)| (name, new)).collect();
         // Each round moves at least one newcomer to the refused, so this ends.
         loop {
             let mut claims = Claims::default();
-            let mut in_force = BTreeMap::new();
+            let mut in_force = SharedMap::new();
             for (name, old) in &self.services {
                 let missing = missing_stay.is_some_and(|named| !named.contains(name));
                 let same = by_name.get(name).is_some_and(|new| *new == old);
@@ -211,8 +218,8 @@ impl Writer {
 
     /// Who is to be asked for their health, and from where.
     pub fn targets(&self) -> BTreeMap<MemberKey, Target> {
-        let checked = || self.services.values().filter(|service| service.health.is_some());
-        if checked().next().is_none() {
+        let checked = &self.claims.marks().checked;
+        if checked.is_empty() {
             return BTreeMap::new();
         }
         let mut namespaces: BTreeMap<NetworkId, PathBuf> = BTreeMap::new();
@@ -224,7 +231,8 @@ impl Writer {
             }
         }
         let host = NetworkId::of(HOST);
-        checked()
+        let checked = checked.iter().filter_map(|name| self.services.get(name));
+        checked
             .flat_map(|service| health::targets(service, &namespaces, host))
             .take(limits::HEALTH_TARGETS_MAX)
             .collect()
@@ -246,9 +254,10 @@ impl Writer {
         !names.is_empty()
     }
 
-    /// Services in force.
-    pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values().map(Arc::as_ref)
+    /// Services in force of which a member drains.
+    pub fn draining(&self) -> impl Iterator<Item = &Service> {
+        let draining = self.claims.marks().draining.iter();
+        draining.filter_map(|name| self.services.get(name).map(Arc::as_ref))
     }
 
     /// Where tasks of this node whose time is over serve published TCP ports: namespace, address, port.
@@ -301,12 +310,13 @@ impl Writer {
         let inputs = Inputs {
             services: &self.services,
             tasks: &self.tasks,
+            networks: &self.network_names,
             facts: &self.facts,
             down: &self.down,
             overdue: &self.overdue,
             local_addrs: &self.local_addrs,
             own_cookie: self.own_cookie,
-            host_network: NetworkId::of(HOST),
+            host_used: self.claims.is_used(NetworkId::of(HOST)),
             prune: self.prune,
         };
         match std::mem::replace(&mut self.changes, Changes::none()) {
@@ -328,7 +338,7 @@ fn differing(old: &Down, new: &Down) -> BTreeSet<ServiceName> {
 
 fn namespaces(
     tasks: &BTreeMap<TaskName, Arc<Task>>,
-    services: &BTreeMap<ServiceName, Arc<Service>>,
+    services: &SharedMap<ServiceName, Arc<Service>>,
 ) -> BTreeMap<PathBuf, Namespace> {
     let mut wanted: BTreeMap<PathBuf, Namespace> = BTreeMap::new();
     let mut add = |task: &Task, publishes: bool| {
@@ -361,24 +371,36 @@ pub struct Namespace {
 }
 
 /// Collects refusals of one snapshot.
-struct Report {
-    source: String,
-    added: Added,
+struct Report<'a> {
+    snapshot: &'a Snapshot,
+    /// Names of the services that the other source says, once somebody has asked.
+    added: OnceCell<HashSet<&'a str>>,
     refusals: Vec<Refusal>,
 }
 
-impl Report {
-    fn new(snapshot: &Snapshot) -> Self {
+impl<'a> Report<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
         Self {
-            source: snapshot.source.clone(),
-            added: snapshot.added.clone(),
+            snapshot,
+            added: OnceCell::new(),
             refusals: Vec::new(),
         }
     }
 
+    fn is_added(&self, service: &str) -> bool {
+        let added = &self.snapshot.added.services;
+        let names = || added.iter().map(|params| &params.name[..]).collect();
+        self.added.get_or_init(names).contains(service)
+    }
+
     fn add(&mut self, kind: Kind, name: &str, problem: &Problem, kept: bool) {
-        let added = kind == Kind::Service && self.added.services.contains(name);
-        let source = if added { &self.added.source } else { &self.source };
+        let added = kind == Kind::Service && self.is_added(name);
+        let snapshot = self.snapshot;
+        let source = if added {
+            &snapshot.added.source
+        } else {
+            &snapshot.source
+        };
         self.refusals.push(Refusal {
             source: source.clone(),
             kind,

@@ -15,9 +15,7 @@ pub use edit::{Edit, EditError};
 pub use spec::{BackendSpec, ServiceSpec};
 pub use store::{Done, State, Store, StoreError, trial};
 
-use std::sync::Arc;
-
-use crate::model::snapshot::ServiceParams;
+use crate::model::{List, snapshot::ServiceParams};
 
 /// The word that names this provider in `status` and in messages.
 pub const KIND: &str = "api";
@@ -35,7 +33,7 @@ pub struct Wanted {
     /// Counts changes since the agent started.
     pub revision: u64,
     /// The services.
-    pub services: Vec<Arc<ServiceParams>>,
+    pub services: List<ServiceParams>,
 }
 
 #[cfg(test)]

@@ -14,13 +14,15 @@ use std::{
 use super::{
     datapath::{Datapath, DatapathError, Realized},
     desired::{Desired, desired},
+    ids::Ids,
     key::FrontKey,
     ops::Op,
-    plan::{Plan, Protected, Subject, plan},
+    plan::{Plan, Planner, Protected, Subject, plan},
 };
 use crate::{
     backoff::Backoff,
     model::{Frontend, FrontendAddr, Tables},
+    shared_map::SharedMap,
 };
 
 /// Shortest wait before a failed operation is tried again.
@@ -48,6 +50,8 @@ pub struct Pass {
     pub failed: usize,
     /// Backends that are gone.
     pub gone: usize,
+    /// Frontends that the kernel does not have as they should be.
+    pub wrong: usize,
     /// When to try again, if anything failed.
     pub retry: Option<Duration>,
 }
@@ -59,12 +63,16 @@ pub struct Reconciler {
     datapath: Box<dyn Datapath>,
     mirror: Realized,
     /// What the kernel is known to have, exactly and nothing else: the next pass looks at what differs only.
-    settled: Option<BTreeMap<FrontendAddr, Arc<Frontend>>>,
+    settled: Option<SharedMap<FrontendAddr, Arc<Frontend>>>,
     /// Backends without a slot, while `settled`.
     unslotted: BTreeMap<FrontKey, Vec<u32>>,
+    /// The numbers of all frontends, while `settled`.
+    taken: Ids,
     protected: Protected,
     next_backend: u32,
-    statuses: BTreeMap<FrontKey, Status>,
+    statuses: SharedMap<FrontKey, Status>,
+    /// Those of them that are errors.
+    wrong: usize,
     errors: BTreeMap<String, String>,
     backoff: Backoff,
 }
@@ -83,7 +91,9 @@ impl Reconciler {
             datapath,
             settled: None,
             unslotted: BTreeMap::new(),
-            statuses: BTreeMap::new(),
+            taken: Ids::default(),
+            statuses: SharedMap::new(),
+            wrong: 0,
             errors: BTreeMap::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
         })
@@ -102,7 +112,7 @@ impl Reconciler {
     }
 
     /// What became of each frontend.
-    pub fn statuses(&self) -> &BTreeMap<FrontKey, Status> {
+    pub fn statuses(&self) -> &SharedMap<FrontKey, Status> {
         &self.statuses
     }
 
@@ -129,27 +139,26 @@ impl Reconciler {
         let mut only = self
             .settled
             .take()
-            .map(|settled| differing(&settled, &tables.frontends));
+            .map(|settled| settled.differing(&tables.frontends));
         // Every round but the last blocks one more interface, so this ends.
         loop {
-            let mut want = desired(tables, &blocked, only.as_ref());
+            let mut want = desired(tables, &blocked, only.as_deref());
             if let Some(only) = &mut want.only {
                 let held = only.keys.iter().filter_map(|key| self.unslotted.get(key));
                 only.unslotted = held.flatten().copied().collect();
+                only.taken.clone_from(&self.taken);
             }
             self.protected.release(&want);
             if tables.prune {
                 self.protected = Protected::default();
             }
-            let plan = plan(&want, &self.mirror, &self.protected, self.next_backend);
-            self.next_backend = plan.next_backend;
-            match self.perform(&plan, &mut pass) {
+            let ids_before = self.ids_of(&want);
+            let mut planner = Planner::new(&want, &self.mirror, self.next_backend);
+            let outcome = self.perform(&mut planner, &want, &mut pass);
+            self.next_backend = planner.next_backend();
+            match outcome {
                 Ok(failed) => {
-                    match &want.only {
-                        Some(only) => self.unslotted.retain(|key, _| !only.keys.contains(key)),
-                        None => self.unslotted.clear(),
-                    }
-                    self.unslotted.extend(plan.unslotted);
+                    self.remember(&want, planner.unslotted(), &ids_before);
                     self.record(&want, failed);
                     break;
                 }
@@ -165,14 +174,49 @@ impl Reconciler {
         } else {
             pass.retry = Some(self.backoff.failed());
         }
+        pass.wrong = self.wrong;
         pass
     }
 
-    /// Performs a plan. Returns the frontends that failed, or the interface that cannot get its reply program:
-    /// then the plan must be made anew without it.
-    fn perform(&mut self, plan: &Plan, pass: &mut Pass) -> Result<BTreeMap<FrontKey, String>, u32> {
+    /// The numbers of the frontends that the pass is about, where it is not about all.
+    fn ids_of(&self, want: &Desired) -> Vec<u32> {
+        let keys = want.only.iter().flat_map(|only| &only.keys);
+        keys.filter_map(|key| Some(self.mirror.frontends.get(key)?.id))
+            .collect()
+    }
+
+    /// Keeps what the next pass has to know of frontends that it does not look at.
+    fn remember(&mut self, want: &Desired, unslotted: BTreeMap<FrontKey, Vec<u32>>, ids_before: &[u32]) {
+        match &want.only {
+            Some(only) => {
+                for key in &only.keys {
+                    self.unslotted.remove(key);
+                }
+                for id in ids_before {
+                    self.taken.remove(*id);
+                }
+                for id in self.ids_of(want) {
+                    self.taken.insert(id);
+                }
+            }
+            None => {
+                self.unslotted.clear();
+                self.taken = Ids::of(&self.mirror);
+            }
+        }
+        self.unslotted.extend(unslotted);
+    }
+
+    /// Performs what is planned. Returns the frontends that failed, or the interface that cannot get its reply
+    /// program: then the plan must be made anew without it.
+    fn perform(
+        &mut self,
+        planner: &mut Planner,
+        want: &Desired,
+        pass: &mut Pass,
+    ) -> Result<BTreeMap<FrontKey, String>, u32> {
         let mut failed = BTreeMap::new();
-        for group in &plan.groups {
+        while let Some(group) = planner.next(want, &self.mirror, &self.protected) {
             for op in &group.ops {
                 if !failed.is_empty() && self.still_needed(op) {
                     continue;
@@ -221,39 +265,28 @@ impl Reconciler {
     }
 
     fn record(&mut self, want: &Desired, mut failed: BTreeMap<FrontKey, String>) {
+        let is_wrong = |status: &Status| usize::from(*status != Status::Done);
+        let mut outcome = |key: &FrontKey| failed.remove(key).map_or(Status::Done, Status::Error);
+        let now = want.frontends.keys().map(|key| (*key, outcome(key)));
         match &want.only {
-            Some(only) => self.statuses.retain(|key, _| !only.keys.contains(key)),
-            None => self.statuses.clear(),
+            Some(only) => {
+                let gone = only.keys.iter().filter(|key| !want.frontends.contains_key(key));
+                for key in gone {
+                    self.wrong -= self.statuses.remove(key).as_ref().map_or(0, is_wrong);
+                }
+                for (key, status) in now {
+                    self.wrong += is_wrong(&status);
+                    self.wrong -= self.statuses.insert(key, status).as_ref().map_or(0, is_wrong);
+                }
+            }
+            None => {
+                self.statuses = now.collect();
+                self.wrong = self.statuses.values().map(is_wrong).sum();
+            }
         }
-        self.statuses.extend(
-            want.frontends
-                .keys()
-                .map(|key| (*key, failed.remove(key).map_or(Status::Done, Status::Error))),
-        );
         // What is left failed to go away.
         for (key, why) in failed {
             self.errors.insert(key.to_string(), why);
-        }
-    }
-}
-
-/// The addresses that are in one of two pictures only, or not the same in both.
-fn differing(
-    old: &BTreeMap<FrontendAddr, Arc<Frontend>>,
-    new: &BTreeMap<FrontendAddr, Arc<Frontend>>,
-) -> BTreeSet<FrontendAddr> {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    let mut differing = BTreeSet::new();
-    loop {
-        let (before, after) = (old.peek().copied(), new.peek().copied());
-        let Some(first) = before.into_iter().chain(after).map(|(address, _)| *address).min() else {
-            return differing;
-        };
-        let before = old.next_if(|(address, _)| **address == first);
-        let after = new.next_if(|(address, _)| **address == first);
-        // Comparing two Arcs compares pointers first.
-        if before != after {
-            differing.insert(first);
         }
     }
 }

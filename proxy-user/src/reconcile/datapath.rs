@@ -11,6 +11,7 @@ use proxy_ebpf::abi::{
 };
 
 use super::key::FrontKey;
+use crate::shared_map::SharedMap;
 
 /// Why the kernel refused an operation.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +42,15 @@ pub enum DatapathError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Realized {
     /// Frontend master entries.
-    pub frontends: BTreeMap<FrontKey, Frontend>,
+    pub frontends: SharedMap<FrontKey, Frontend>,
     /// Slot -> backend id.
-    pub slots: BTreeMap<SlotKey, u32>,
+    pub slots: SharedMap<SlotKey, u32>,
     /// Blocks of the tables that spread flows.
-    pub tables: BTreeMap<TableKey, TableBlock>,
+    pub tables: SharedMap<TableKey, TableBlock>,
     /// Prefixes of clients -> verdict.
-    pub sources: BTreeMap<SourceKey, u32>,
+    pub sources: SharedMap<SourceKey, u32>,
     /// Backend id -> backend.
-    pub backends: BTreeMap<u32, Backend>,
+    pub backends: SharedMap<u32, Backend>,
     /// Netns cookie -> scope.
     pub scopes: BTreeMap<u64, Scope>,
     /// Own addresses, network order.

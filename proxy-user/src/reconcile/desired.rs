@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use proxy_ebpf::{
@@ -19,6 +20,7 @@ use proxy_ebpf::{
 };
 
 use super::{
+    ids::Ids,
     key::FrontKey,
     spread::{self, Member},
 };
@@ -94,8 +96,10 @@ pub struct Desired {
     pub local_tasks: BTreeMap<u32, LocalTask>,
     /// By interface index.
     pub task_links: BTreeSet<u32>,
-    /// By key.
-    pub frontends: BTreeMap<FrontKey, DesiredFrontend>,
+    /// By key; what each means for the kernel is worked out when it is compared ([`Desired::frontend`]).
+    pub frontends: BTreeMap<FrontKey, Arc<model::Frontend>>,
+    /// Interfaces where the reply program could not be attached.
+    pub blocked: BTreeSet<u32>,
     /// If set, `frontends` speaks of these only: every other frontend is in the kernel as it should be, and
     /// nothing else is.
     pub only: Option<Focus>,
@@ -108,6 +112,15 @@ pub struct Focus {
     pub keys: BTreeSet<FrontKey>,
     /// Backends without a slot that these frontends hold because they are draining.
     pub unslotted: Vec<u32>,
+    /// The numbers of all frontends.
+    pub taken: Ids,
+}
+
+impl Desired {
+    /// What a frontend means for the kernel.
+    pub fn frontend(&self, key: FrontKey, frontend: &model::Frontend) -> DesiredFrontend {
+        desired_frontend(frontend, key.is_published(), &self.blocked)
+    }
 }
 
 /// The key of a frontend.
@@ -137,7 +150,7 @@ fn number(protocol: Protocol) -> u8 {
 /// What the tables mean. Local backends behind an interface in `blocked` (the reply program could not be
 /// attached there, so that replies would leave with the wrong source) get no new flow. With `only`, frontends
 /// other than these are taken to be in the kernel already.
-pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&BTreeSet<FrontendAddr>>) -> Desired {
+pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&[FrontendAddr]>) -> Desired {
     let mut desired = Desired {
         scopes: tables
             .scopes
@@ -151,8 +164,9 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&BTreeSet<
             .collect(),
         only: only.map(|only| Focus {
             keys: only.iter().map(|address| frontend_key(*address)).collect(),
-            unslotted: Vec::new(),
+            ..Focus::default()
         }),
+        blocked: blocked.clone(),
         ..Desired::default()
     };
     for (id, gateway) in &tables.local_tasks {
@@ -161,21 +175,18 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&BTreeSet<
             desired.task_links.insert(gateway.host_ifindex);
         }
     }
-    let mut add = |address: &FrontendAddr, frontend: &model::Frontend| {
-        let published = matches!(address, FrontendAddr::Published { .. });
-        let value = desired_frontend(frontend, published, blocked);
-        desired.frontends.insert(frontend_key(*address), value);
+    let entry = |(address, frontend): (&FrontendAddr, &Arc<model::Frontend>)| {
+        (frontend_key(*address), frontend.clone())
     };
-    match only {
-        Some(only) => only
-            .iter()
-            .filter_map(|address| tables.frontends.get_key_value(address))
-            .for_each(|(address, frontend)| add(address, frontend)),
-        None => tables
-            .frontends
-            .iter()
-            .for_each(|(address, frontend)| add(address, frontend)),
-    }
+    desired.frontends = match only {
+        Some(only) => {
+            let found = only
+                .iter()
+                .filter_map(|address| tables.frontends.get_key_value(address));
+            found.map(entry).collect()
+        }
+        None => tables.frontends.iter().map(entry).collect(),
+    };
     desired
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Pass, Reconciler, Status, datapath::DatapathError, key::FrontKey};
-use crate::model::Tables;
+use crate::{model::Tables, shared_map::SharedMap};
 
 /// Keeps a kernel as the tables say.
 pub trait Follow: Send {
@@ -13,7 +13,7 @@ pub trait Follow: Send {
     /// Makes the kernel as the tables say, as far as it lets itself.
     fn pass(&mut self, tables: &Tables) -> Pass;
     /// What became of each frontend.
-    fn statuses(&self) -> &BTreeMap<FrontKey, Status>;
+    fn statuses(&self) -> &SharedMap<FrontKey, Status>;
     /// What else there is to say of the last pass: subject -> why.
     fn errors(&self) -> &BTreeMap<String, String>;
 }
@@ -27,7 +27,7 @@ impl Follow for Reconciler {
         self.pass(tables)
     }
 
-    fn statuses(&self) -> &BTreeMap<FrontKey, Status> {
+    fn statuses(&self) -> &SharedMap<FrontKey, Status> {
         self.statuses()
     }
 

@@ -54,6 +54,11 @@ impl FrontKey {
         })
     }
 
+    /// Whether it is a published port's.
+    pub fn is_published(&self) -> bool {
+        matches!(self, FrontKey::V4(key) if key.kind == PUBLISHED)
+    }
+
     /// Its master entry.
     pub fn entry<'a, M: Maps>(&self, maps: &'a M) -> Option<&'a Frontend> {
         match self {

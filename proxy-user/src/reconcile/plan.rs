@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! (desired, realized) -> operations in order. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    ops::Bound,
+};
 
 use proxy_ebpf::abi::{
     Backend, Frontend, SlotKey, SourceKey, TableBlock, TableKey,
@@ -12,6 +15,7 @@ use proxy_ebpf::abi::{
 use super::{
     datapath::Realized,
     desired::{Desired, DesiredFrontend, Ident, ident},
+    ids::Ids,
     key::FrontKey,
     ops::Op,
 };
@@ -43,22 +47,12 @@ pub struct Group {
 pub struct Plan {
     /// In order.
     pub groups: Vec<Group>,
-    /// Where the next search for a free backend id begins.
-    pub next_backend: u32,
-    /// Backends without a slot that stay because they are draining, for each frontend that has any.
-    pub unslotted: BTreeMap<FrontKey, Vec<u32>>,
 }
 
 impl Plan {
     /// All operations in order.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         self.groups.iter().flat_map(|group| &group.ops)
-    }
-
-    fn push(&mut self, subject: Subject, ops: Vec<Op>) {
-        if !ops.is_empty() {
-            self.groups.push(Group { subject, ops });
-        }
     }
 }
 
@@ -105,28 +99,118 @@ impl Protected {
     }
 }
 
-/// Compares and orders. `next_backend` spreads backend ids, so that a flow that still has the id of a removed
-/// backend does not find another one under it.
+/// The whole plan at once.
 pub fn plan(desired: &Desired, realized: &Realized, protected: &Protected, next_backend: u32) -> Plan {
+    let mut planner = Planner::new(desired, realized, next_backend);
     let mut plan = Plan::default();
-    set_shared(&mut plan, desired, realized);
-    let mut world = World::new(desired, realized, next_backend);
-    for (key, want) in &desired.frontends {
-        let ops = world.upsert(*key, want);
-        plan.push(Subject::Frontend(*key), ops);
+    while let Some(group) = planner.next(desired, realized, protected) {
+        plan.groups.push(group);
     }
-    for (key, _) in looked_at(desired, realized) {
-        if !desired.frontends.contains_key(key) && !protected.frontends.contains(key) {
-            let ops = world.remove(*key);
-            plan.push(Subject::Frontend(*key), ops);
+    plan
+}
+
+/// Compares and orders, one group after the other: two million operations at once would be most of the agent's
+/// memory. A group may be performed before the next one is asked for, because no other group is about the same
+/// entries.
+#[derive(Debug)]
+pub struct Planner {
+    world: World,
+    stage: Stage,
+    /// What waits to be said, the next one last.
+    ready: Vec<Group>,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Stage {
+    /// What frontends refer to.
+    SetShared,
+    /// The next frontend that is wanted, if one is left.
+    Wanted(Option<FrontKey>),
+    /// Frontends that nobody wants, the next one last.
+    Unwanted(Vec<FrontKey>),
+    Leftovers,
+    DeleteShared,
+    Done,
+}
+
+impl Planner {
+    /// `next_backend` spreads backend ids, so that a flow that still has the id of a removed backend does not find
+    /// another one under it.
+    pub fn new(desired: &Desired, realized: &Realized, next_backend: u32) -> Self {
+        Self {
+            world: World::new(desired, realized, next_backend),
+            stage: Stage::SetShared,
+            ready: Vec::new(),
         }
     }
-    let leftovers = world.leftovers(protected, desired.only.is_some());
-    plan.push(Subject::Leftovers, leftovers);
-    plan.unslotted = std::mem::take(&mut world.unslotted);
-    delete_shared(&mut plan, desired, realized, protected);
-    plan.next_backend = world.next_backend;
-    plan
+
+    /// What to do next. `realized` may have what has been done of the groups before.
+    pub fn next(&mut self, desired: &Desired, realized: &Realized, protected: &Protected) -> Option<Group> {
+        loop {
+            if let Some(group) = self.ready.pop() {
+                return Some(group);
+            }
+            match &mut self.stage {
+                Stage::SetShared => {
+                    self.ready = set_shared(desired, realized);
+                    self.stage = Stage::Wanted(desired.frontends.keys().next().copied());
+                }
+                Stage::Wanted(Some(key)) => {
+                    let key = *key;
+                    if let Some(frontend) = desired.frontends.get(&key) {
+                        let want = desired.frontend(key, frontend);
+                        let ops = self.world.upsert(realized, key, &want);
+                        self.say(Subject::Frontend(key), ops);
+                    }
+                    let mut after = desired.frontends.range((Bound::Excluded(key), Bound::Unbounded));
+                    self.stage = Stage::Wanted(after.next().map(|(key, _)| *key));
+                }
+                Stage::Wanted(None) => {
+                    let gone = |key: &&FrontKey| {
+                        !desired.frontends.contains_key(key) && !protected.frontends.contains(key)
+                    };
+                    let looked_at = looked_at(desired, realized).map(|(key, _)| key);
+                    let mut keys: Vec<FrontKey> = looked_at.filter(gone).copied().collect();
+                    keys.reverse();
+                    self.stage = Stage::Unwanted(keys);
+                }
+                Stage::Unwanted(keys) => match keys.pop() {
+                    Some(key) => {
+                        let ops = self.world.remove(realized, key);
+                        self.say(Subject::Frontend(key), ops);
+                    }
+                    None => self.stage = Stage::Leftovers,
+                },
+                Stage::Leftovers => {
+                    let ops = self.world.leftovers(realized, protected, desired.only.is_some());
+                    self.say(Subject::Leftovers, ops);
+                    self.stage = Stage::DeleteShared;
+                }
+                Stage::DeleteShared => {
+                    self.ready = delete_shared(desired, realized, protected);
+                    self.stage = Stage::Done;
+                }
+                Stage::Done => return None,
+            }
+        }
+    }
+
+    fn say(&mut self, subject: Subject, ops: Vec<Op>) {
+        if !ops.is_empty() {
+            self.ready.push(Group { subject, ops });
+        }
+    }
+
+    /// Where the next search for a free backend id begins.
+    pub fn next_backend(&self) -> u32 {
+        self.world.next_backend
+    }
+
+    /// Backends without a slot that stay because they are draining, for each frontend that has any.
+    pub fn unslotted(self) -> BTreeMap<FrontKey, Vec<u32>> {
+        self.world.unslotted
+    }
 }
 
 /// The frontends in the kernel that the plan is about.
@@ -144,75 +228,89 @@ fn looked_at<'a>(
     }
 }
 
-fn set_shared(plan: &mut Plan, desired: &Desired, realized: &Realized) {
+/// Groups in reverse order, as [`Planner::ready`] has them.
+fn reversed(mut groups: Vec<Group>) -> Vec<Group> {
+    groups.reverse();
+    groups
+}
+
+fn alone(subject: Subject, op: Op) -> Group {
+    Group {
+        subject,
+        ops: vec![op],
+    }
+}
+
+fn set_shared(desired: &Desired, realized: &Realized) -> Vec<Group> {
+    let mut groups = Vec::new();
     for (cookie, scope) in &desired.scopes {
         if realized.scopes.get(cookie) != Some(scope) {
-            plan.push(Subject::Shared, vec![Op::SetScope(*cookie, *scope)]);
+            groups.push(alone(Subject::Shared, Op::SetScope(*cookie, *scope)));
         }
     }
     for (address, value) in &desired.local_addrs {
         if realized.local_addrs.get(address) != Some(value) {
-            plan.push(Subject::Shared, vec![Op::SetLocalAddr(*address, *value)]);
+            groups.push(alone(Subject::Shared, Op::SetLocalAddr(*address, *value)));
         }
     }
     for ifindex in desired.task_links.difference(&realized.task_links) {
-        plan.push(Subject::Link(*ifindex), vec![Op::AttachTaskLink(*ifindex)]);
+        groups.push(alone(Subject::Link(*ifindex), Op::AttachTaskLink(*ifindex)));
     }
     for (id, task) in &desired.local_tasks {
         if realized.local_tasks.get(id) != Some(task) {
-            plan.push(Subject::Shared, vec![Op::SetLocalTask(*id, *task)]);
+            groups.push(alone(Subject::Shared, Op::SetLocalTask(*id, *task)));
         }
     }
+    reversed(groups)
 }
 
-fn delete_shared(plan: &mut Plan, desired: &Desired, realized: &Realized, protected: &Protected) {
+fn delete_shared(desired: &Desired, realized: &Realized, protected: &Protected) -> Vec<Group> {
+    let mut groups = Vec::new();
     for id in realized.local_tasks.keys() {
         if !desired.local_tasks.contains_key(id) && !protected.local_tasks.contains(id) {
-            plan.push(Subject::Shared, vec![Op::DeleteLocalTask(*id)]);
+            groups.push(alone(Subject::Shared, Op::DeleteLocalTask(*id)));
         }
     }
     for ifindex in &realized.task_links {
         if !desired.task_links.contains(ifindex) && !protected.task_links.contains(ifindex) {
-            plan.push(Subject::Shared, vec![Op::DetachTaskLink(*ifindex)]);
+            groups.push(alone(Subject::Shared, Op::DetachTaskLink(*ifindex)));
         }
     }
     for cookie in realized.scopes.keys() {
         if !desired.scopes.contains_key(cookie) && !protected.scopes.contains(cookie) {
-            plan.push(Subject::Shared, vec![Op::DeleteScope(*cookie)]);
+            groups.push(alone(Subject::Shared, Op::DeleteScope(*cookie)));
         }
     }
     for address in realized.local_addrs.keys() {
         if !desired.local_addrs.contains_key(address) {
-            plan.push(Subject::Shared, vec![Op::DeleteLocalAddr(*address)]);
+            groups.push(alone(Subject::Shared, Op::DeleteLocalAddr(*address)));
         }
     }
+    reversed(groups)
 }
 
 /// Who has which ids, worked out from what is in the kernel, and changed while the plan is made.
-struct World<'a> {
-    realized: &'a Realized,
+#[derive(Debug)]
+struct World {
     /// Visible slots of every frontend whose id is its own; `None` for a slot that names nothing usable.
     slots: HashMap<FrontKey, Vec<Option<u32>>>,
     /// Backends that no visible slot names, by identity.
     orphans: BTreeMap<Ident, VecDeque<u32>>,
     /// What stays without a slot.
     unslotted: BTreeMap<FrontKey, Vec<u32>>,
-    used_frontends: HashSet<u32>,
+    used_frontends: Ids,
     new_backends: HashSet<u32>,
-    next_frontend: u32,
     next_backend: u32,
 }
 
-impl<'a> World<'a> {
-    fn new(desired: &Desired, realized: &'a Realized, next_backend: u32) -> Self {
+impl World {
+    fn new(desired: &Desired, realized: &Realized, next_backend: u32) -> Self {
         let mut world = Self {
-            realized,
-            slots: HashMap::with_capacity(realized.frontends.len()),
+            slots: HashMap::new(),
             orphans: BTreeMap::new(),
             unslotted: BTreeMap::new(),
-            used_frontends: HashSet::with_capacity(realized.frontends.len()),
+            used_frontends: Ids::default(),
             new_backends: HashSet::new(),
-            next_frontend: 0,
             next_backend,
         };
         let mut owned: HashSet<u32> = HashSet::new();
@@ -238,9 +336,7 @@ impl<'a> World<'a> {
         }
         if let Some(only) = &desired.only {
             // All other frontends are as they should be: no id of theirs is free, no backend without a slot.
-            world
-                .used_frontends
-                .extend(realized.frontends.values().map(|frontend| frontend.id));
+            world.used_frontends = only.taken.clone();
             for id in &only.unslotted {
                 if let Some(backend) = realized.backends.get(id) {
                     world.orphans.entry(ident(backend)).or_default().push_back(*id);
@@ -256,8 +352,7 @@ impl<'a> World<'a> {
         world
     }
 
-    fn upsert(&mut self, key: FrontKey, want: &DesiredFrontend) -> Vec<Op> {
-        let realized = self.realized;
+    fn upsert(&mut self, realized: &Realized, key: FrontKey, want: &DesiredFrontend) -> Vec<Op> {
         let mine = self.slots.remove(&key);
         let id = match (&mine, realized.frontends.get(&key)) {
             (Some(_), Some(frontend)) => frontend.id,
@@ -265,7 +360,7 @@ impl<'a> World<'a> {
         };
         let old = mine.unwrap_or_default();
         let mut ops = Vec::new();
-        if self.is_as_wanted(key, id, &old, want) {
+        if is_as_wanted(realized, key, id, &old, want) {
             return ops;
         }
 
@@ -282,7 +377,7 @@ impl<'a> World<'a> {
         for value in &want.active {
             let backend = self
                 .backend(&mut by_ident, ident(value))
-                .unwrap_or_else(|| self.new_backend());
+                .unwrap_or_else(|| self.new_backend(realized));
             if realized.backends.get(&backend) != Some(value) {
                 ops.push(Op::SetBackend(backend, *value));
             }
@@ -408,42 +503,16 @@ impl<'a> World<'a> {
         ops
     }
 
-    /// Whether there is nothing to do, by one comparison of each backend. "No" may be wrong: the same backends
-    /// in another order are as good.
-    fn is_as_wanted(&self, key: FrontKey, id: u32, old: &[Option<u32>], want: &DesiredFrontend) -> bool {
-        let master = Frontend {
-            id,
-            slots: want.active.len() as u32,
-            target_port_be: want.target_port_be,
-            ..want.master
-        };
-        let same = |(slot, value): (&Option<u32>, &Backend)| {
-            slot.is_some_and(|backend| self.realized.backends.get(&backend) == Some(value))
-        };
-        want.draining.is_empty()
-            && want.table.is_empty()
-            && want.sources.is_empty()
-            && old.len() == want.active.len()
-            && self.realized.frontends.get(&key) == Some(&master)
-            && old.iter().zip(&want.active).all(same)
-            && self.realized.slots.range(range(id)).count() == old.len()
-            // What a crash left behind the master entry.
-            && numbers(id).into_iter().all(|number| {
-                self.realized.tables.range(blocks_of(number)).next().is_none()
-                    && self.realized.sources.range(prefixes_of(number)).next().is_none()
-            })
-    }
-
-    fn remove(&mut self, key: FrontKey) -> Vec<Op> {
+    fn remove(&mut self, realized: &Realized, key: FrontKey) -> Vec<Op> {
         let mut ops = vec![Op::DeleteFrontend(key)];
         // A frontend without slots of its own shares its id with one that stays.
-        if let (Some(slots), Some(frontend)) = (self.slots.remove(&key), self.realized.frontends.get(&key)) {
-            let of_it = self.realized.slots.range(range(frontend.id));
+        if let (Some(slots), Some(frontend)) = (self.slots.remove(&key), realized.frontends.get(&key)) {
+            let of_it = realized.slots.range(range(frontend.id));
             ops.extend(of_it.rev().map(|(slot, _)| Op::DeleteSlot(*slot)));
             for number in numbers(frontend.id) {
-                let blocks = self.realized.tables.range(blocks_of(number));
+                let blocks = realized.tables.range(blocks_of(number));
                 ops.extend(blocks.map(|(key, _)| Op::DeleteTable(*key)));
-                let prefixes = self.realized.sources.range(prefixes_of(number));
+                let prefixes = realized.sources.range(prefixes_of(number));
                 ops.extend(prefixes.map(|(key, _)| Op::DeleteSource(*key)));
             }
             let mut backends: Vec<u32> = slots.into_iter().flatten().collect();
@@ -454,18 +523,17 @@ impl<'a> World<'a> {
     }
 
     /// Slots, tables and lists of ids that no frontend has, and backends that nobody claimed.
-    fn leftovers(&mut self, protected: &Protected, focused: bool) -> Vec<Op> {
-        let slots = self
-            .realized
+    fn leftovers(&mut self, realized: &Realized, protected: &Protected, focused: bool) -> Vec<Op> {
+        let slots = realized
             .slots
             .keys()
-            .filter(|slot| !self.used_frontends.contains(&slot.frontend));
+            .filter(|slot| !self.used_frontends.contains(slot.frontend));
         let mut ops: Vec<Op> = if focused {
             Vec::new()
         } else {
-            let unowned = |number: u32| !self.used_frontends.contains(&owner(number));
-            let tables = self.realized.tables.keys().filter(|key| unowned(key.table));
-            let lists = self.realized.sources.keys().filter(|key| unowned(key.list));
+            let unowned = |number: u32| !self.used_frontends.contains(owner(number));
+            let tables = realized.tables.keys().filter(|key| unowned(key.table));
+            let lists = realized.sources.keys().filter(|key| unowned(key.list));
             slots
                 .rev()
                 .map(|slot| Op::DeleteSlot(*slot))
@@ -487,26 +555,56 @@ impl<'a> World<'a> {
     }
 
     fn new_frontend(&mut self) -> u32 {
-        while self.used_frontends.contains(&self.next_frontend) {
-            self.next_frontend += 1;
-        }
-        self.used_frontends.insert(self.next_frontend);
-        self.next_frontend
+        let id = self.used_frontends.first_free();
+        self.used_frontends.insert(id);
+        id
     }
 
-    fn new_backend(&mut self) -> u32 {
+    fn new_backend(&mut self, realized: &Realized) -> u32 {
         // Ends: the Writer admits fewer backends than there are ids, and even if all were taken the map's own
         // limit would refuse the entry.
         for _ in 0..BACKENDS_MAX {
             let id = self.next_backend.clamp(1, BACKENDS_MAX - 1);
             self.next_backend = if id + 1 < BACKENDS_MAX { id + 1 } else { 1 };
-            if !self.realized.backends.contains_key(&id) && self.new_backends.insert(id) {
+            if !realized.backends.contains_key(&id) && self.new_backends.insert(id) {
                 return id;
             }
         }
         // More than the map holds: a number outside its range, refused as full by the kernel.
         BACKENDS_MAX + self.new_backends.len() as u32
     }
+}
+
+/// Whether there is nothing to do, by one comparison of each backend. "No" may be wrong: the same backends
+/// in another order are as good.
+fn is_as_wanted(
+    realized: &Realized,
+    key: FrontKey,
+    id: u32,
+    old: &[Option<u32>],
+    want: &DesiredFrontend,
+) -> bool {
+    let master = Frontend {
+        id,
+        slots: want.active.len() as u32,
+        target_port_be: want.target_port_be,
+        ..want.master
+    };
+    let same = |(slot, value): (&Option<u32>, &Backend)| {
+        slot.is_some_and(|backend| realized.backends.get(&backend) == Some(value))
+    };
+    want.draining.is_empty()
+        && want.table.is_empty()
+        && want.sources.is_empty()
+        && old.len() == want.active.len()
+        && realized.frontends.get(&key) == Some(&master)
+        && old.iter().zip(&want.active).all(same)
+        && realized.slots.range(range(id)).count() == old.len()
+        // What a crash left behind the master entry.
+        && numbers(id).into_iter().all(|number| {
+            realized.tables.range(blocks_of(number)).next().is_none()
+                && realized.sources.range(prefixes_of(number)).next().is_none()
+        })
 }
 
 /// Backends in slots: those that stay keep their slot, newcomers fill holes, then the last ones do.

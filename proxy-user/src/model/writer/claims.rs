@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What only one service can have, and how much of everything there is.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::{IpAddr, Ipv4Addr},
+};
 
-use super::super::{
-    NetworkId, Protocol, Service, ServiceName, Task, TaskId, TaskName, Vip, VipAddr, VipPort, limits,
-    snapshot::Problem,
+use super::{
+    super::{
+        NetworkId, Protocol, Service, ServiceName, Task, TaskId, TaskName, Vip, VipAddr, VipPort, limits,
+        snapshot::Problem,
+    },
+    marks::Marks,
 };
 
 /// Who has what.
@@ -18,6 +24,7 @@ pub(super) struct Claims {
     tunnel_ids: BTreeMap<TaskId, (TaskName, usize)>,
     services: usize,
     backends: usize,
+    marks: Marks,
 }
 
 impl Claims {
@@ -46,6 +53,7 @@ impl Claims {
         }
         self.services += 1;
         self.backends += backends(service);
+        self.marks.add(service);
     }
 
     /// Gives back what a service holds.
@@ -68,6 +76,19 @@ impl Claims {
         }
         self.services -= 1;
         self.backends -= backends(service);
+        self.marks.remove(service);
+    }
+
+    /// Which of those that have something are out of the ordinary.
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Whether somebody has a VIP in a network.
+    pub(super) fn is_used(&self, network: NetworkId) -> bool {
+        let least = VipAddr(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let next = self.vips.range((network, least, None)..).next();
+        next.is_some_and(|((found, ..), _)| *found == network)
     }
 
     /// Who has the VIP: the same port of it, all ports of it, or a port of it when all are wanted.

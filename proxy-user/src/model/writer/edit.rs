@@ -3,7 +3,7 @@
 //!
 //! It is taken only where nothing can be said against anything: the last snapshot was taken as a whole, and so
 //! is this one. Then what is in force is what was said, object by object, and only what differs has to be
-//! checked; the cost is that of the change, plus one look at each pointer. At the first doubt nothing has been
+//! checked; the cost is that of the change, plus, for a list that was made anew, one look at each pointer. At the first doubt nothing has been
 //! changed that the long way would not change as well, and the long way begins.
 
 use std::{
@@ -12,50 +12,26 @@ use std::{
 };
 
 use super::{
-    super::{
-        Service, ServiceName, Snapshot, Task, TaskName, limits,
-        snapshot::{NetworkParams, NodeParams, ServiceParams, TaskParams},
-    },
+    super::{Service, ServiceName, Snapshot, Task, TaskName, limits, snapshot::ServiceParams},
     Report, Writer,
     resolve::Resolver,
 };
 
 /// A snapshot of which every object is in force.
 #[derive(Debug)]
-pub(super) struct Flawless {
-    node: String,
-    nodes: Vec<NodeParams>,
-    networks: Vec<NetworkParams>,
-    tasks: Vec<Arc<TaskParams>>,
-    services: Vec<Arc<ServiceParams>>,
-}
+pub(super) struct Flawless(Snapshot);
 
 impl Flawless {
     /// What is kept of a snapshot that was taken as a whole.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        Self {
-            node: snapshot.node.clone(),
-            nodes: snapshot.nodes.clone(),
-            networks: snapshot.networks.clone(),
-            tasks: snapshot.tasks.clone(),
-            services: snapshot.services.clone(),
-        }
+        Self(snapshot.clone())
     }
 
     /// Whether names of nodes and networks mean the same in both.
     fn same_ground(&self, snapshot: &Snapshot) -> bool {
-        self.node == snapshot.node && self.nodes == snapshot.nodes && self.networks == snapshot.networks
+        let last = &self.0;
+        last.node == snapshot.node && last.nodes == snapshot.nodes && last.networks == snapshot.networks
     }
-}
-
-/// What stands between the first and the last difference of two lists.
-fn differing<'a, T: Eq>(old: &'a [Arc<T>], new: &'a [Arc<T>]) -> (&'a [Arc<T>], &'a [Arc<T>]) {
-    // Comparing two Arcs compares pointers first.
-    let ahead = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    let (old, new) = (&old[ahead..], &new[ahead..]);
-    let behind = old.iter().rev().zip(new.iter().rev());
-    let behind = behind.take_while(|(old, new)| old == new).count();
-    (&old[..old.len() - behind], &new[..new.len() - behind])
 }
 
 impl Writer {
@@ -74,8 +50,12 @@ impl Writer {
         if !report.refusals.is_empty() {
             return None;
         }
-        let (old_tasks, new_tasks) = differing(&last.tasks, &snapshot.tasks);
-        let (old_services, new_services) = differing(&last.services, &snapshot.services);
+        let (old_tasks, new_tasks) = last.0.tasks.differing(&snapshot.tasks);
+        // Where everybody has what he says it does not matter who speaks first, nor who says it.
+        let (old, new) = last.0.services.differing(&snapshot.services);
+        let (old_added, new_added) = last.0.added.services.differing(&snapshot.added.services);
+        let old_services = old.iter().chain(old_added);
+        let new_services = new.iter().chain(new_added);
 
         // What the differing objects say; nothing of it is in force yet.
         let mut tasks: BTreeMap<TaskName, Arc<Task>> = BTreeMap::new();
@@ -133,7 +113,7 @@ impl Writer {
             self.namespaces = None;
         }
         for name in &services.removed {
-            self.services.remove(name);
+            self.services.remove(name.as_str());
         }
         self.services.extend(
             resolved
@@ -149,8 +129,8 @@ impl Writer {
         &self,
         snapshot: &'a Snapshot,
         gone: &BTreeMap<TaskName, Arc<Task>>,
-        old: &[Arc<ServiceParams>],
-        new: &'a [Arc<ServiceParams>],
+        old: impl Iterator<Item = &'a Arc<ServiceParams>>,
+        new: impl Iterator<Item = &'a Arc<ServiceParams>>,
     ) -> Option<Affected<'a>> {
         let mut affected = Affected::default();
         let mut names: BTreeSet<&str> = BTreeSet::new();
@@ -160,7 +140,7 @@ impl Writer {
             }
             affected.wanted.push(params);
         }
-        let old_names: BTreeSet<&str> = old.iter().map(|params| &params.name[..]).collect();
+        let old_names: BTreeSet<&str> = old.map(|params| &params.name[..]).collect();
         let newcomers = names.difference(&old_names);
         if newcomers
             .into_iter()
@@ -183,8 +163,7 @@ impl Writer {
             .collect();
         if !users.is_empty() {
             let of_users = snapshot
-                .services
-                .iter()
+                .all_services()
                 .filter(|params| users.contains(&params.name[..]));
             affected.wanted.extend(of_users.map(|params| &**params));
         }

@@ -30,7 +30,11 @@ pub(super) struct Resolver {
 impl Resolver {
     /// Reads nodes and networks. `known` are the networks in force: they keep their numbers when a newcomer's
     /// hash collides.
-    pub(super) fn new(snapshot: &Snapshot, known: &BTreeMap<NetworkId, String>, report: &mut Report) -> Self {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        known: &BTreeMap<NetworkId, String>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let mut resolver = Self {
             node: snapshot.node.clone(),
             nodes: BTreeMap::new(),
@@ -83,6 +87,11 @@ impl Resolver {
         resolver
     }
 
+    /// What the networks are called, with their numbers.
+    pub(super) fn names(&self) -> BTreeMap<String, NetworkId> {
+        self.networks.clone()
+    }
+
     /// The networks that have a number now.
     pub(super) fn networks_in_force(&self) -> BTreeMap<NetworkId, String> {
         self.keys.clone()
@@ -114,7 +123,7 @@ impl Resolver {
         &mut self,
         snapshot: &Snapshot,
         last_good: &BTreeMap<TaskName, Arc<Task>>,
-        report: &mut Report,
+        report: &mut Report<'_>,
     ) -> BTreeMap<TaskName, Arc<Task>> {
         let mut in_force: BTreeMap<TaskName, Arc<Task>> = BTreeMap::new();
         let mut seen: HashSet<&str> = HashSet::with_capacity(snapshot.tasks.len());

@@ -118,10 +118,10 @@ impl Reader {
             }
         }
         if !tasks.is_empty() {
-            snapshot.tasks = tasks;
+            snapshot.tasks = tasks.into();
         }
         if !services.is_empty() {
-            snapshot.services = services;
+            snapshot.services = services.into();
         }
         Some((snapshot, chunks))
     }

@@ -84,8 +84,8 @@ pub(super) fn document(source: &str, table: &Table, node: Option<&str>) -> Snaps
             problems: fields.finish(),
         }
     });
-    snapshot.tasks = items(&mut file, TASKS, &mut partial, task);
-    snapshot.services = items(&mut file, SERVICES, &mut partial, service);
+    snapshot.tasks = items(&mut file, TASKS, &mut partial, task).into();
+    snapshot.services = items(&mut file, SERVICES, &mut partial, service).into();
     snapshot.problems = file.finish();
     snapshot.partial = partial;
     snapshot

@@ -17,6 +17,7 @@ use crate::{
         datapath::DatapathError,
         key::FrontKey,
     },
+    shared_map::SharedMap,
 };
 
 /// Keeps IPVS as the tables say.
@@ -25,7 +26,7 @@ pub struct Keeper {
     options: Options,
     mirror: Realized,
     owned: Owned,
-    statuses: BTreeMap<FrontKey, Status>,
+    statuses: SharedMap<FrontKey, Status>,
     errors: BTreeMap<String, String>,
     backoff: Backoff,
 }
@@ -38,7 +39,7 @@ impl Keeper {
             owned: kernel.owned()?,
             kernel,
             options,
-            statuses: BTreeMap::new(),
+            statuses: SharedMap::new(),
             errors: BTreeMap::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
         })
@@ -52,15 +53,9 @@ impl Keeper {
         }
         Ok(())
     }
-}
 
-impl Follow for Keeper {
-    fn resync(&mut self) -> Result<(), DatapathError> {
-        self.mirror = self.kernel.dump()?;
-        Ok(())
-    }
-
-    fn pass(&mut self, tables: &Tables) -> Pass {
+    /// Makes IPVS as the tables say, as far as it lets itself.
+    fn follow(&mut self, tables: &Tables) -> Pass {
         let mut pass = Pass::default();
         let want = desired(tables, &self.options);
         let plan = plan(&want, &self.mirror, &self.owned, tables.prune);
@@ -120,8 +115,22 @@ impl Follow for Keeper {
         }
         pass
     }
+}
 
-    fn statuses(&self) -> &BTreeMap<FrontKey, Status> {
+impl Follow for Keeper {
+    fn resync(&mut self) -> Result<(), DatapathError> {
+        self.mirror = self.kernel.dump()?;
+        Ok(())
+    }
+
+    fn pass(&mut self, tables: &Tables) -> Pass {
+        let mut pass = self.follow(tables);
+        let wrong = self.statuses.values().filter(|status| **status != Status::Done);
+        pass.wrong = wrong.count();
+        pass
+    }
+
+    fn statuses(&self) -> &SharedMap<FrontKey, Status> {
         &self.statuses
     }
 

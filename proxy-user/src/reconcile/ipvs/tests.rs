@@ -380,14 +380,23 @@ fn weights_are_taken_and_a_list_of_prefixes_is_refused_instead_of_ignored() {
             .values()
             .all(|destination| destination.weight == 7)
     );
-    for frontend in tables.frontends.values_mut() {
-        Arc::make_mut(frontend).policy.deny = vec!["10.0.0.0/8".parse().unwrap()];
-    }
+    change_policies(&mut tables, |policy| {
+        policy.deny = vec!["10.0.0.0/8".parse().unwrap()]
+    });
     keeper.pass(&tables);
     assert!(
         kernel.state().realized.services.is_empty(),
         "nobody is let in by mistake"
     );
+}
+
+fn change_policies(tables: &mut Tables, change: impl Fn(&mut Policy)) {
+    let changed = |(address, frontend): (&FrontendAddr, &Arc<Frontend>)| {
+        let mut frontend = Frontend::clone(frontend);
+        change(&mut frontend.policy);
+        (*address, Arc::new(frontend))
+    };
+    tables.frontends = tables.frontends.iter().map(changed).collect();
 }
 
 #[test]
@@ -399,9 +408,7 @@ fn a_policy_is_followed_and_a_change_of_it_changes_the_service_in_place() {
         ..Options::default()
     });
     let mut pass = |change: &dyn Fn(&mut Policy)| {
-        for frontend in tables.frontends.values_mut() {
-            change(&mut Arc::make_mut(frontend).policy);
-        }
+        change_policies(&mut tables, change);
         keeper.pass(&tables);
         let state = kernel.state();
         state.realized.services[&key("192.0.2.1:80/tcp")].service
@@ -428,9 +435,7 @@ fn a_policy_is_followed_and_a_change_of_it_changes_the_service_in_place() {
         .count();
     assert_eq!(adds, 1, "connections stay");
     assert!(matches!(kernel.state().done.last(), Some(Op::SetService(..))));
-    for frontend in tables.frontends.values_mut() {
-        Arc::make_mut(frontend).policy.scheduler = model::Scheduler::Random;
-    }
+    change_policies(&mut tables, |policy| policy.scheduler = model::Scheduler::Random);
     let found = desired(&tables, &Options::default());
     let note = &found.notes["*:80/tcp"];
     assert!(note.contains("no scheduler random: rr is used"), "{note}");
