@@ -60,6 +60,8 @@ impl Drains {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{Policy, ServiceName, TaskAddr, service::PlainBackend};
 
@@ -77,10 +79,10 @@ mod tests {
             tasks: Vec::new(),
             backends: draining.iter().enumerate().map(backend).collect(),
             health: None,
-            policy: Policy {
+            policy: Arc::new(Policy {
                 drain,
                 ..Policy::default()
-            },
+            }),
             remembered: false,
         }
     }

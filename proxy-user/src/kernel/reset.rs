@@ -140,22 +140,11 @@ impl Clients {
         backends.is_some_and(|backends| backends.contains(&socket.peer))
     }
 
+    /// Sockets first: where they are few, which backends there are is only asked of theirs.
     fn stale(pins: &Pins) -> io::Result<Clients> {
-        let backends = open::<u32, Backend>(pins, "BACKENDS", Map::HashMap)?;
-        // Another entry for the same address is the same backend, under another service or another number.
-        let mut there: HashSet<(IpAddr, u16)> = HashSet::new();
-        for entry in backends.iter() {
-            let (_, backend) = entry.map_err(io::Error::other)?;
-            there.insert((address_of(&backend), u16::from_be(backend.port_be)));
-        }
-        let is_there = |at: &SocketAddr| {
-            [at.port(), 0]
-                .iter()
-                .any(|port| there.contains(&(at.ip(), *port)))
-        };
         let mut clients = Clients::default();
         let mut note = |cookie: u64, side: u8, at: SocketAddr| {
-            if side == REVERSE && !is_there(&at) {
+            if side == REVERSE {
                 clients.0.entry(cookie).or_default().push(at);
             }
         };
@@ -183,7 +172,34 @@ impl Clients {
                 SocketAddr::from((address, u16::from_be(key.port_be))),
             );
         }
-        Ok(clients)
+        clients.without_those_there(pins)
+    }
+
+    /// Forgets those whose backend is there. Another entry for the same address is the same backend, under another
+    /// service or another number.
+    fn without_those_there(mut self, pins: &Pins) -> io::Result<Clients> {
+        if self.0.is_empty() {
+            return Ok(self);
+        }
+        let asked: HashSet<IpAddr> = self.0.values().flatten().map(SocketAddr::ip).collect();
+        let mut there: HashSet<(IpAddr, u16)> = HashSet::new();
+        for entry in open::<u32, Backend>(pins, "BACKENDS", Map::HashMap)?.iter() {
+            let (_, backend) = entry.map_err(io::Error::other)?;
+            let address = address_of(&backend);
+            if asked.contains(&address) {
+                there.insert((address, u16::from_be(backend.port_be)));
+            }
+        }
+        let is_there = |at: &SocketAddr| {
+            [at.port(), 0]
+                .iter()
+                .any(|port| there.contains(&(at.ip(), *port)))
+        };
+        self.0.retain(|_, backends| {
+            backends.retain(|at| !is_there(at));
+            !backends.is_empty()
+        });
+        Ok(self)
     }
 }
 

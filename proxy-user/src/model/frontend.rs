@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Frontends: the addresses that clients use.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{Backend, NetworkId, Policy, ServiceName, VipAddr};
 
@@ -106,7 +106,7 @@ pub struct Frontend {
     /// Port of the tasks; 0 = as the client sent it.
     pub target_port: u16,
     /// How flows are spread, and who may open them.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Who serves it, draining ones included.
     pub backends: Vec<Backend>,
 }

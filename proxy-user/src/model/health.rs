@@ -189,7 +189,7 @@ pub(super) fn targets<'a>(
     namespaces: &'a BTreeMap<NetworkId, PathBuf>,
     host: NetworkId,
 ) -> impl Iterator<Item = (MemberKey, Target)> + 'a {
-    let check = service.health.as_ref();
+    let check = service.health.as_deref();
     let from = |network: NetworkId| {
         if network == host {
             Some(None)

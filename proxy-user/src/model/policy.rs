@@ -4,7 +4,11 @@
 //! The same words everywhere: keys of `portico.toml`, labels `portico.KEY` of a Swarm service, fields of the agent's
 //! API. What is not said has the value that changes nothing.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::Ipv4Addr,
+    sync::{Arc, LazyLock},
+};
 
 use ipnet::Ipv4Net;
 
@@ -123,6 +127,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// To be kept: nearly all services have the default, and then it is the same one.
+    pub fn shared(self) -> Arc<Self> {
+        static USUAL: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+        if self == **USUAL {
+            USUAL.clone()
+        } else {
+            Arc::new(self)
+        }
+    }
+
     /// Checks what a provider read.
     pub fn new(params: &PolicyParams) -> Result<Policy, Vec<Problem>> {
         let mut problems = Vec::new();

@@ -23,9 +23,9 @@ pub struct Service {
     /// Who serves its VIPs besides the tasks.
     pub backends: Vec<PlainBackend>,
     /// How its members are checked.
-    pub health: Option<HealthCheck>,
+    pub health: Option<Box<HealthCheck>>,
     /// How its flows are spread, and who may open them.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Its source does not list it any more; kept so that clients are refused at once.
     pub remembered: bool,
 }
@@ -59,7 +59,7 @@ pub struct Vip {
     /// The network that it belongs to.
     pub network: NetworkId,
     /// That network's name, for people.
-    pub network_name: String,
+    pub network_name: Arc<str>,
     /// The address.
     pub address: VipAddr,
     /// The one port that it serves; `None` = every port and protocol.

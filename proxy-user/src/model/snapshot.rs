@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a provider read, unchecked: text and numbers as its source has them, plus what it could not even read.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -138,9 +141,9 @@ pub struct ServiceParams {
     /// Plain backends of its VIPs.
     pub backends: Vec<BackendParams>,
     /// How its members are checked.
-    pub health: Option<HealthParams>,
+    pub health: Option<Box<HealthParams>>,
     /// How its flows are spread, and who may open them.
-    pub policy: PolicyParams,
+    pub policy: Arc<PolicyParams>,
     /// Its source does not list it any more; it is kept so that clients are refused at once.
     pub remembered: bool,
     /// What the provider could not read.
@@ -162,6 +165,18 @@ pub struct PolicyParams {
     pub deny: Vec<String>,
     /// `NUMBER[s|m|h|d]` or `none`.
     pub drain: Option<String>,
+}
+
+impl PolicyParams {
+    /// To be kept: nearly all services say nothing, and then it is the same nothing.
+    pub fn shared(self) -> Arc<Self> {
+        static NOTHING: LazyLock<Arc<PolicyParams>> = LazyLock::new(Arc::default);
+        if self == **NOTHING {
+            NOTHING.clone()
+        } else {
+            Arc::new(self)
+        }
+    }
 }
 
 /// A published port.

@@ -36,7 +36,7 @@ pub struct Tables {
     /// Frontends, each with its backends.
     pub frontends: SharedMap<FrontendAddr, Arc<Frontend>>,
     /// What networks are called.
-    pub networks: Arc<BTreeMap<String, NetworkId>>,
+    pub networks: Arc<BTreeMap<Arc<str>, NetworkId>>,
     /// Namespaces.
     pub scopes: BTreeMap<Cookie, Scope>,
     /// Tasks of this node that other nodes may send to.
@@ -84,7 +84,7 @@ impl Tables {
 pub(super) struct Inputs<'a> {
     pub services: &'a SharedMap<ServiceName, Arc<Service>>,
     pub tasks: &'a BTreeMap<super::TaskName, Arc<Task>>,
-    pub networks: &'a Arc<BTreeMap<String, NetworkId>>,
+    pub networks: &'a Arc<BTreeMap<Arc<str>, NetworkId>>,
     pub facts: &'a BTreeMap<PathBuf, Facts>,
     pub down: &'a Down,
     pub overdue: &'a Down,
@@ -201,13 +201,15 @@ fn add_service(tables: &mut Tables, service: &Service, inputs: &Inputs<'_>) {
                 || backend.weight == 0
                 || down(&Member::Plain(backend.address, backend.port)),
         });
+        let mut backends = Vec::with_capacity(service.tasks.len() + service.backends.len());
+        backends.extend(of_tasks.chain(plain));
         tables.frontends.insert(
             vip.frontend(),
             Arc::new(Frontend {
                 service: service.name.clone(),
                 target_port: 0,
                 policy: service.policy.clone(),
-                backends: of_tasks.chain(plain).collect(),
+                backends,
             }),
         );
     }

@@ -48,7 +48,7 @@ pub struct Writer {
     tasks: BTreeMap<TaskName, Arc<Task>>,
     networks: BTreeMap<NetworkId, String>,
     /// What they are called.
-    network_names: Arc<BTreeMap<String, NetworkId>>,
+    network_names: Arc<BTreeMap<Arc<str>, NetworkId>>,
     facts: BTreeMap<PathBuf, Facts>,
     local_addrs: BTreeSet<Ipv4Addr>,
     /// Members whose checks fail.

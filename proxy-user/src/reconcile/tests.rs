@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Claims about plan and apply, on a kernel in memory, with faults.
 
-use std::{net::Ipv4Addr, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use proxy_ebpf::abi::{
+    Backend, Frontend, LocalAddr, LocalTask, Scope, SlotKey, SourceKey, TableBlock, TableKey,
+};
 
 use super::{
-    datapath::{Datapath, Realized},
-    fake::Fake,
+    datapath::{Datapath, DatapathError, Realized},
+    fake::{Fake, datapath_by_ops},
     faulty::Faulty,
     key::FrontKey,
     ops::Op,
@@ -96,7 +105,7 @@ fn check_invariants(state: &Realized) {
             assert!(state.backends.contains_key(&backend), "{}: {backend}", key);
         }
         for index in 0..frontend.slots {
-            let slot = proxy_ebpf::abi::SlotKey {
+            let slot = SlotKey {
                 frontend: frontend.id,
                 index,
             };
@@ -112,9 +121,9 @@ fn check_invariants(state: &Realized) {
 }
 
 /// The entries of a frontend's table, all of them.
-fn table_of(state: &Realized, frontend: &proxy_ebpf::abi::Frontend) -> Vec<u32> {
+fn table_of(state: &Realized, frontend: &Frontend) -> Vec<u32> {
     let entry = |index: u32| {
-        let key = proxy_ebpf::abi::TableKey {
+        let key = TableKey {
             table: frontend.table,
             block: index / 16,
         };
@@ -163,7 +172,7 @@ fn meaning(state: &Realized) -> impl PartialEq + std::fmt::Debug + use<> {
     for (key, frontend) in &state.frontends {
         let mut backends: Vec<_> = (0..frontend.slots)
             .map(|index| {
-                state.backends[&state.slots[&proxy_ebpf::abi::SlotKey {
+                state.backends[&state.slots[&SlotKey {
                     frontend: frontend.id,
                     index,
                 }]]
@@ -368,6 +377,59 @@ fn a_crash_after_any_operation_leaves_whole_slots_and_is_repaired() {
                 "crash after {crash}"
             );
         }
+    }
+}
+
+/// A kernel that notes what it is told.
+struct Noting {
+    kernel: Fake,
+    told: Arc<Mutex<Vec<Op>>>,
+}
+
+impl Noting {
+    fn apply(&mut self, op: Op) -> Result<(), DatapathError> {
+        self.told.lock().unwrap().push(op);
+        op.perform(&mut self.kernel)
+    }
+
+    fn read_back(&mut self) -> Result<Realized, DatapathError> {
+        self.kernel.dump()
+    }
+}
+
+datapath_by_ops!(Noting);
+
+#[test]
+fn a_group_at_a_time_is_the_whole_plan_in_its_order() {
+    let mut fewer = Sketch::new(3, 11);
+    (fewer.without, fewer.draining) = (vec![0, 4], 3);
+    let weighted = Sketch {
+        policy: "scheduler = \"wrr\"\nallow = [\"10.0.0.0/8\"]",
+        ..Sketch::new(2, 7)
+    };
+    let steps = [
+        Sketch::new(5, 11),
+        fewer,
+        weighted,
+        Sketch::new(0, 0),
+        Sketch::new(2, 3),
+    ];
+    let (kernel, told) = (Fake::default(), Arc::new(Mutex::new(Vec::new())));
+    for sketch in steps {
+        let tables = sketch.tables();
+        let mirror = kernel.state().clone();
+        let next = mirror.backends.last_key_value().map_or(1, |(id, _)| id + 1);
+        let want = desired::desired(&tables, &BTreeSet::new(), None);
+        let whole = plan::plan(&want, &mirror, &plan::Protected::default(), next);
+        let noting = Noting {
+            kernel: kernel.clone(),
+            told: told.clone(),
+        };
+        let mut reconciler = Reconciler::restore(Box::new(noting)).unwrap();
+        assert_eq!(reconciler.pass(&tables).failed, 0);
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        assert!(told.len() > 5);
+        assert!(whole.ops().eq(&told), "{whole:#?}\n{told:#?}");
     }
 }
 

@@ -16,8 +16,8 @@ use proxy_user::{
         uninstall::{Places, Thing, find, remove},
     },
     model::{
-        Backend, Frontend, FrontendAddr, NetworkId, Policy, Protocol, Reach, ServiceName, Tables, TaskAddr,
-        VipAddr, VipPort,
+        Backend, Frontend, FrontendAddr, NetworkId, Protocol, Reach, ServiceName, Tables, TaskAddr, VipAddr,
+        VipPort,
     },
     reconcile::{
         Follow as _,
@@ -67,7 +67,7 @@ fn tables(frontends: Vec<(FrontendAddr, Vec<Backend>)>) -> Tables {
     let frontend = |backends| Frontend {
         service: ServiceName::new("s"),
         target_port: 0,
-        policy: Policy::default(),
+        policy: Arc::default(),
         backends,
     };
     Tables {

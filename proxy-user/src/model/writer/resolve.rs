@@ -22,7 +22,7 @@ use super::{
 pub(super) struct Resolver {
     node: String,
     nodes: BTreeMap<String, NodeAddr>,
-    networks: BTreeMap<String, NetworkId>,
+    networks: BTreeMap<Arc<str>, NetworkId>,
     keys: BTreeMap<NetworkId, String>,
     refused_tasks: BTreeMap<String, Problem>,
 }
@@ -74,7 +74,7 @@ impl Resolver {
         for network in old.into_iter().chain(new) {
             match resolver.check_network(&network.name, &network.key, &network.problems) {
                 Ok(id) => {
-                    resolver.networks.insert(network.name.clone(), id);
+                    resolver.networks.insert(network.name.as_str().into(), id);
                     resolver.keys.insert(id, network.key.clone());
                 }
                 Err(problems) => {
@@ -88,7 +88,7 @@ impl Resolver {
     }
 
     /// What the networks are called, with their numbers.
-    pub(super) fn names(&self) -> BTreeMap<String, NetworkId> {
+    pub(super) fn names(&self) -> BTreeMap<Arc<str>, NetworkId> {
         self.networks.clone()
     }
 
@@ -201,7 +201,7 @@ impl Resolver {
         let mut networks = BTreeMap::new();
         for (network, address) in &params.networks {
             let field = || format!("networks.{network}");
-            match (self.networks.get(network), TaskAddr::parse(address)) {
+            match (self.networks.get(network.as_str()), TaskAddr::parse(address)) {
                 (None, _) => problems.push(Problem::new(field(), format!("unknown network '{network}'"))),
                 (_, Err(error)) => problems.push(Problem::new(field(), error.to_string())),
                 (Some(id), Ok(address)) => {
@@ -227,7 +227,11 @@ impl Resolver {
             .iter()
             .filter_map(|(network, address)| Some((network, address.parse().ok().map(Family::of)?)))
             .min_by_key(|(network, family)| (*family, *network != INGRESS, *network))
-            .and_then(|(network, family)| networks.get(&(*self.networks.get(network)?, family)).copied());
+            .and_then(|(network, family)| {
+                networks
+                    .get(&(*self.networks.get(network.as_str())?, family))
+                    .copied()
+            });
         if params.networks.is_empty() && !has_field(&problems, "networks") {
             problems.push(Problem::new("networks", "is missing: a task needs an address"));
         }
@@ -273,13 +277,13 @@ impl Resolver {
     }
 
     fn vips(&self, params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<Vip> {
-        let mut vips = Vec::new();
+        let mut vips = Vec::with_capacity(params.vips.len());
         for (network, address) in &params.vips {
             let field = format!("vips.{network}");
-            match (self.networks.get(network), Vip::parse(address)) {
+            match (self.networks.get_key_value(network.as_str()), Vip::parse(address)) {
                 (None, _) => problems.push(Problem::new(field, format!("unknown network '{network}'"))),
                 (_, Err(error)) => problems.push(Problem::new(field, error)),
-                (Some(id), Ok((address, port))) => {
+                (Some((name, id)), Ok((address, port))) => {
                     let same = |other: &&Vip| (other.network, other.address) == (*id, address);
                     let overlaps = |other: &Vip| port.is_none() || other.port.is_none() || other.port == port;
                     if vips.iter().filter(same).any(overlaps) {
@@ -288,7 +292,7 @@ impl Resolver {
                     }
                     vips.push(Vip {
                         network: *id,
-                        network_name: network.clone(),
+                        network_name: name.clone(),
                         address,
                         port,
                     });
@@ -304,7 +308,7 @@ impl Resolver {
         tasks: &BTreeMap<TaskName, Arc<Task>>,
         problems: &mut Vec<Problem>,
     ) -> Vec<Arc<Task>> {
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(params.tasks.len());
         let mut seen = BTreeSet::new();
         for (i, name) in params.tasks.iter().enumerate() {
             let field = || format!("tasks[{i}]");
@@ -337,7 +341,7 @@ impl Resolver {
 }
 
 fn ports(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PublishedPort> {
-    let mut ports: Vec<PublishedPort> = Vec::new();
+    let mut ports: Vec<PublishedPort> = Vec::with_capacity(params.ports.len());
     for (i, port) in params.ports.iter().enumerate() {
         let published = check_port(port.published, format!("ports[{i}].published"), problems);
         let target = check_port(port.target, format!("ports[{i}].target"), problems);
@@ -381,7 +385,7 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
         ));
         return Vec::new();
     }
-    let mut found: Vec<PlainBackend> = Vec::new();
+    let mut found: Vec<PlainBackend> = Vec::with_capacity(params.backends.len());
     for (i, backend) in params.backends.iter().enumerate() {
         let port = check_port(backend.port, format!("backends[{i}].port"), problems);
         let weight = check_weight(backend.weight, format!("backends[{i}].weight"), problems);
@@ -420,15 +424,15 @@ fn backends(params: &ServiceParams, problems: &mut Vec<Problem>) -> Vec<PlainBac
     found
 }
 
-fn health(params: &ServiceParams, problems: &mut Vec<Problem>) -> Option<HealthCheck> {
-    let health = params.health.as_ref()?;
+fn health(params: &ServiceParams, problems: &mut Vec<Problem>) -> Option<Box<HealthCheck>> {
+    let health = params.health.as_deref()?;
     match HealthCheck::new(health) {
         Ok(check) => {
             if check.port.is_none() && params.ports.is_empty() && !params.tasks.is_empty() {
                 let why = "is missing: tasks of a service without published ports have no port of their own";
                 problems.push(Problem::new("health.port", why));
             }
-            Some(check)
+            Some(Box::new(check))
         }
         Err(wrong) => {
             problems.extend(wrong);
@@ -437,11 +441,12 @@ fn health(params: &ServiceParams, problems: &mut Vec<Problem>) -> Option<HealthC
     }
 }
 
-fn policy(params: &ServiceParams, problems: &mut Vec<Problem>) -> Policy {
-    Policy::new(&params.policy).unwrap_or_else(|wrong| {
+fn policy(params: &ServiceParams, problems: &mut Vec<Problem>) -> Arc<Policy> {
+    let policy = Policy::new(&params.policy).unwrap_or_else(|wrong| {
         problems.extend(wrong);
         Policy::default()
-    })
+    });
+    policy.shared()
 }
 
 /// A VIP that is the address of one of its own backends would be translated into itself; two tasks with one

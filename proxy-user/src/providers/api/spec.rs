@@ -68,8 +68,8 @@ impl ServiceSpec {
         let mut params = ServiceParams {
             name: name.into(),
             tasks: self.tasks.clone(),
-            health: self.health.clone(),
-            policy: self.policy(),
+            health: self.health.clone().map(Box::new),
+            policy: self.policy().shared(),
             ..ServiceParams::default()
         };
         for vip in &self.vips {

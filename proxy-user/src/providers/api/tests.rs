@@ -157,7 +157,7 @@ fn a_policy_is_kept_and_a_wrong_word_names_field_and_choices() {
         deny: vec!["10.1.0.0/16".into()],
         drain: text("5m"),
     };
-    assert_eq!(web.policy, expected);
+    assert_eq!(*web.policy, expected);
 
     let before = store.state();
     let set = |fields: Value| json!({ "verb": "set-service", "service": "web", "fields": fields });
@@ -206,7 +206,7 @@ fn a_policy_is_kept_and_a_wrong_word_names_field_and_choices() {
     store.apply(&edits(list)).unwrap();
     let web = &store.wanted().services[0];
     assert_eq!(
-        (&web.policy, web.backends[0].weight),
+        (&*web.policy, web.backends[0].weight),
         (&PolicyParams::default(), None)
     );
 }

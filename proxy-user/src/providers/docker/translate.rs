@@ -470,7 +470,7 @@ impl Builder {
                         vips: draft.vips,
                         ports,
                         tasks: draft.tasks.into_iter().collect(),
-                        policy: draft.policy,
+                        policy: draft.policy.shared(),
                         ..ServiceParams::default()
                     })
                 })

@@ -128,7 +128,7 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
         weight: backend.optional_number("weight"),
         draining: backend.optional_bool("draining"),
     });
-    let health = fields.table("health", health);
+    let health = fields.table("health", health).map(Box::new);
     let policy = PolicyParams {
         scheduler: fields.optional_text("scheduler"),
         affinity: fields.optional_text("affinity"),
@@ -144,7 +144,7 @@ fn service(name: String, mut fields: Fields<'_>) -> Arc<ServiceParams> {
         tasks,
         backends,
         health,
-        policy,
+        policy: policy.shared(),
         remembered: false,
         problems: fields.finish(),
     })
@@ -338,7 +338,7 @@ impl<'a> Fields<'a> {
             }
             None => return Vec::new(),
         };
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(table.len());
         for (name, value) in table {
             match value {
                 Value::String(text) => found.push((name.clone(), text.clone())),
@@ -372,8 +372,9 @@ impl<'a> Fields<'a> {
     }
 
     fn text_list(&mut self, key: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        for (i, value) in self.list(key).iter().enumerate() {
+        let list = self.list(key);
+        let mut found = Vec::with_capacity(list.len());
+        for (i, value) in list.iter().enumerate() {
             match value {
                 Value::String(text) => found.push(text.clone()),
                 other => self.wrong(&format!("{key}[{i}]"), "a string", other),
@@ -383,8 +384,9 @@ impl<'a> Fields<'a> {
     }
 
     fn tables<T>(&mut self, key: &str, read: impl Fn(&mut Fields<'a>) -> T) -> Vec<T> {
-        let mut found = Vec::new();
-        for (i, value) in self.list(key).iter().enumerate() {
+        let list = self.list(key);
+        let mut found = Vec::with_capacity(list.len());
+        for (i, value) in list.iter().enumerate() {
             let Value::Table(table) = value else {
                 self.wrong(&format!("{key}[{i}]"), "a table", value);
                 continue;

@@ -159,7 +159,7 @@ fn tables(frontends: &[(FrontendAddr, u16, &[Backend])]) -> Tables {
         Arc::new(Frontend {
             service: ServiceName::new("s"),
             target_port,
-            policy: Policy::default(),
+            policy: Arc::default(),
             backends: backends.to_vec(),
         })
     };
@@ -393,7 +393,7 @@ fn weights_are_taken_and_a_list_of_prefixes_is_refused_instead_of_ignored() {
 fn change_policies(tables: &mut Tables, change: impl Fn(&mut Policy)) {
     let changed = |(address, frontend): (&FrontendAddr, &Arc<Frontend>)| {
         let mut frontend = Frontend::clone(frontend);
-        change(&mut frontend.policy);
+        change(Arc::make_mut(&mut frontend.policy));
         (*address, Arc::new(frontend))
     };
     tables.frontends = tables.frontends.iter().map(changed).collect();

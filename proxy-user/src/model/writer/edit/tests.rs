@@ -93,8 +93,9 @@ fn service(dice: &mut Dice, number: usize, tasks: &[Arc<TaskParams>]) -> Arc<Ser
         });
     }
     if dice.roll(4) == 0 {
-        params.policy.scheduler = Some(["rr", "wlc", "mh", "nonsense"][dice.roll(4)].into());
-        params.policy.allow = vec![format!("10.0.0.0/{}", 8 + dice.roll(2))];
+        let policy = Arc::make_mut(&mut params.policy);
+        policy.scheduler = Some(["rr", "wlc", "mh", "nonsense"][dice.roll(4)].into());
+        policy.allow = vec![format!("10.0.0.0/{}", 8 + dice.roll(2))];
     }
     for _ in 0..dice.roll(5) {
         if let Some(task) = tasks.get(dice.roll(tasks.len().max(1))) {

@@ -268,7 +268,7 @@ fn labels_set_the_policy_and_a_manager_sees_those_of_the_service() {
             .unwrap();
         (service.policy.clone(), snapshot.problems)
     };
-    assert_eq!(policy(&engine).0, PolicyParams::default());
+    assert_eq!(*policy(&engine).0, PolicyParams::default());
     engine.containers[0].inspect["Config"]["Labels"]["portico.scheduler"] = json!("lc");
     engine.containers[0].inspect["Config"]["Labels"]["portico.client"] = json!("masquerade");
     let (worker, problems) = policy(&engine);
