@@ -26,7 +26,7 @@ use tokio::{
     sync::watch,
 };
 
-pub use control::{Control, TICK};
+pub use control::{Control, RESYNC, TICK};
 pub use mailbox::Mailbox;
 pub use view::{ProviderState, SandboxProblem, View};
 

@@ -30,6 +30,7 @@ pub mod pins;
 pub mod reset;
 mod shared;
 pub mod sock_diag;
+mod tables;
 pub mod uninstall;
 pub mod xdp;
 

@@ -21,7 +21,7 @@ use machine::{agent, must, own_namespaces, portico};
 use proxy_ebpf::abi::{
     ABI_VERSION, Backend, Frontend, FrontendKey, PROTO_TCP, SlotKey, backend::DRAINING, frontend::VIP,
 };
-use proxy_user::{model::NetworkId, unix_http};
+use proxy_user::{daemon::RESYNC, model::NetworkId, unix_http};
 use serde_json::{Value, json};
 
 /// Services unless `PORTICO_SCALE` says otherwise.
@@ -259,8 +259,33 @@ fn one_change_costs_the_same_among_many_services() {
     assert!((10..32).contains(&each), "{each} operations");
     verbs.tell();
     println!("{}", memory(agent.id()));
+    if measured.is_some() {
+        while_maps_are_read(&asker);
+        println!("{}", memory(agent.id()));
+    }
     let listed = portico(folder, "status", "").output().unwrap();
     assert!(listed.status.success(), "{listed:?}");
+}
+
+/// The agent reads all maps back every minute and plans everything anew: how long a change takes meanwhile.
+fn while_maps_are_read(asker: &Asker) {
+    let spec = |last: u8| json!({ "vips": [format!("app=10.15.9.{last}:80")] });
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < RESYNC + Duration::from_secs(5) {
+        for edit in [
+            json!({ "verb": "add-service", "service": "again", "spec": spec(1) }),
+            json!({ "verb": "remove-service", "service": "again" }),
+        ] {
+            let began = Instant::now();
+            asker.edit(edit);
+            longest = longest.max(began.elapsed());
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    println!(
+        "longest change in {:?}, with a look at all maps: {longest:?}",
+        began.elapsed()
+    );
 }
 
 #[derive(Default)]

@@ -32,7 +32,7 @@ use crate::{
 
 /// Longest time between two turns.
 pub const TICK: Duration = Duration::from_secs(1);
-/// How often the kernel is read back, in case somebody else changed it.
+/// How often the kernel is looked at, in case somebody else changed it.
 pub const RESYNC: Duration = Duration::from_secs(60);
 
 /// The state of the control thread.
@@ -198,15 +198,18 @@ impl Control {
         self.view.sandboxes = self.sandboxes.problems();
         let facts = self.writer.set_facts(self.sandboxes.facts());
         let addresses = self.writer.set_local_addrs((self.local_addrs)());
-        let resync = self.resync <= now;
-        if resync {
+        if self.resync <= now {
             self.resync = now + RESYNC;
-            if let Err(error) = self.reconciler.resync() {
-                tracing::warn!(%error, "cannot read the maps back");
+            if let Err(error) = self.reconciler.look() {
+                tracing::warn!(%error, "cannot look at the maps");
             }
         }
+        let disturbed = self.reconciler.disturbed().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the maps back");
+            false
+        });
         let retry = self.retry.is_some_and(|retry| retry <= now);
-        if said || facts || addresses || retry || resync {
+        if said || facts || addresses || retry || disturbed {
             let tables = self.writer.tables();
             self.pass(tables);
         }

@@ -2,6 +2,7 @@
 //! The reconciler's door to the kernel: pinned maps and the tasks' tc links.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
@@ -9,11 +10,11 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
+    maps::{Map, MapData, MapError, PerCpuArray},
 };
 use proxy_ebpf::abi::{
     Backend, Counter, Frontend, FrontendKey, FrontendKey6, LocalAddr, LocalTask, Scope, SlotKey, SourceKey,
-    TableBlock, TableKey, flow::GENERATION_MAX, limits::*, schedule::LIST_BITS, tally::forget_opened,
+    TableBlock, TableKey, flow::GENERATION_MAX, limits::*, tally::forget_opened,
 };
 
 use super::{
@@ -21,119 +22,13 @@ use super::{
     object::{Object, ObjectError},
     pins::Pins,
     shared::Shared,
+    tables::{Sources, Table},
 };
 use crate::reconcile::{
-    datapath::{Datapath, DatapathError, Realized},
+    datapath::{Comparer, Datapath, DatapathError, Realized, Suspects},
     key::FrontKey,
 };
-
-/// A pinned hash map with its name and limit, for errors.
-struct Table<K: Pod, V: Pod> {
-    map: HashMap<MapData, K, V>,
-    name: &'static str,
-    limit: u32,
-    constant: &'static str,
-}
-
-impl<K: Pod + Ord, V: Pod> Table<K, V> {
-    fn open(pins: &Pins, name: &'static str, limit: u32, constant: &'static str) -> Result<Self, MapError> {
-        let data = MapData::from_pin(pins.maps().join(name))?;
-        Ok(Table {
-            map: HashMap::try_from(Map::HashMap(data))?,
-            name,
-            limit,
-            constant,
-        })
-    }
-
-    fn set(&mut self, key: K, value: V) -> Result<(), DatapathError> {
-        self.map
-            .insert(key, value, 0)
-            .map_err(|e| self.error("update", e))
-    }
-
-    fn delete(&mut self, key: K) -> Result<(), DatapathError> {
-        match self.map.remove(&key) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(e) if errno(&e) == Some(libc::ENOENT) => Ok(()),
-            other => other.map_err(|e| self.error("delete", e)),
-        }
-    }
-
-    fn dump<C: FromIterator<(K, V)>>(&self) -> Result<C, DatapathError> {
-        self.map
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(|e| self.error("read", e))
-    }
-
-    fn error(&self, operation: &'static str, error: MapError) -> DatapathError {
-        explain(operation, error, (self.name, self.limit, self.constant))
-    }
-}
-
-/// The map's name, limit and the limit's name say where it happened.
-fn explain(
-    operation: &'static str,
-    error: MapError,
-    (map, limit, constant): (&'static str, u32, &'static str),
-) -> DatapathError {
-    // The kernel answers E2BIG (hash) or ENOSPC (trie) when max_entries is reached, ENOMEM when memory is.
-    if matches!(errno(&error), Some(libc::E2BIG | libc::ENOSPC)) {
-        return DatapathError::Full { map, limit, constant };
-    }
-    let source = match errno(&error) {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::other(error),
-    };
-    DatapathError::Syscall {
-        operation,
-        object: format!("map {map}"),
-        source,
-    }
-}
-
-/// The trie of prefixes.
-struct Sources(LpmTrie<MapData, [u8; 8], u32>);
-
-impl Sources {
-    fn open(pins: &Pins) -> Result<Self, MapError> {
-        let data = MapData::from_pin(pins.maps().join("SOURCES"))?;
-        Ok(Sources(LpmTrie::try_from(Map::LpmTrie(data))?))
-    }
-
-    fn set(&mut self, key: SourceKey, verdict: u32) -> Result<(), DatapathError> {
-        let key = lpm_trie::Key::new(LIST_BITS + key.bits, key.data());
-        self.0
-            .insert(&key, verdict, 0)
-            .map_err(|e| Self::error("update", e))
-    }
-
-    fn delete(&mut self, key: SourceKey) -> Result<(), DatapathError> {
-        let key = lpm_trie::Key::new(LIST_BITS + key.bits, key.data());
-        match self.0.remove(&key) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(e) if errno(&e) == Some(libc::ENOENT) => Ok(()),
-            other => other.map_err(|e| Self::error("delete", e)),
-        }
-    }
-
-    fn dump<C: FromIterator<(SourceKey, u32)>>(&self) -> Result<C, DatapathError> {
-        let read = |entry: Result<(lpm_trie::Key<[u8; 8]>, u32), MapError>| {
-            let (key, verdict) = entry?;
-            Ok((SourceKey::from_data(key.data(), key.prefix_len()), verdict))
-        };
-        self.0
-            .iter()
-            .map(read)
-            .collect::<Result<_, _>>()
-            .map_err(|e| Self::error("read", e))
-    }
-
-    fn error(operation: &'static str, error: MapError) -> DatapathError {
-        explain(operation, error, ("SOURCES", SOURCES_MAX, "SOURCES_MAX"))
-    }
-}
+use crate::shared_map::SharedMap;
 
 /// The number that tells the programs that the tables have changed: what they have found out before is looked up
 /// again. Counted after each change, and when an agent begins, because the one before may have died between the two.
@@ -155,15 +50,8 @@ impl Generation {
     }
 }
 
-fn errno(error: &MapError) -> Option<i32> {
-    match error {
-        MapError::SyscallError(e) => e.io_error.raw_os_error(),
-        _ => None,
-    }
-}
-
-/// The maps and links of one agent.
-pub struct Dataplane {
+/// The maps that the reconciler writes, and the links that it makes.
+struct Maps {
     frontends: Table<FrontendKey, Frontend>,
     frontends6: Table<FrontendKey6, Frontend>,
     slots: Table<SlotKey, u32>,
@@ -173,20 +61,25 @@ pub struct Dataplane {
     local_tasks: Table<u32, LocalTask>,
     tables: Table<TableKey, TableBlock>,
     sources: Sources,
+    links: PathBuf,
+}
+
+/// The maps and links of one agent.
+pub struct Dataplane {
+    maps: Maps,
     /// None if an earlier build has made it otherwise: then a backend inherits what was opened under its number.
     tallies: Option<Shared<AtomicU64>>,
     generation: Generation,
-    links: PathBuf,
+    pins: Pins,
     object: Object,
 }
 
 /// Prefix of the names of tasks' links; the interface index follows.
 const TASK_LINK: &str = "task-";
 
-impl Dataplane {
-    /// Opens the pinned maps.
-    pub fn open(pins: &Pins, object: Object) -> Result<Dataplane, MapError> {
-        Ok(Dataplane {
+impl Maps {
+    fn open(pins: &Pins) -> Result<Maps, MapError> {
+        Ok(Maps {
             frontends: Table::open(pins, "FRONTENDS", FRONTENDS_MAX, "FRONTENDS_MAX")?,
             frontends6: Table::open(pins, "FRONTENDS6", FRONTENDS_MAX, "FRONTENDS_MAX")?,
             slots: Table::open(pins, "SLOTS", SLOTS_MAX, "SLOTS_MAX")?,
@@ -196,9 +89,120 @@ impl Dataplane {
             scopes: Table::open(pins, "SCOPES", SCOPES_MAX, "SCOPES_MAX")?,
             local_addrs: Table::open(pins, "LOCAL_ADDRS", LOCAL_ADDRS_MAX, "LOCAL_ADDRS_MAX")?,
             local_tasks: Table::open(pins, "LOCAL_TASKS", LOCAL_TASKS_MAX, "LOCAL_TASKS_MAX")?,
+            links: pins.links(),
+        })
+    }
+
+    /// What there is not much of; the rest is empty.
+    fn few(&self) -> Result<Realized, DatapathError> {
+        Ok(Realized {
+            sources: self.sources.dump()?,
+            scopes: self.scopes.dump()?,
+            local_addrs: self.local_addrs.dump()?,
+            local_tasks: self.local_tasks.dump()?,
+            ..Realized::default()
+        })
+    }
+
+    fn few_differ(&self, picture: &Realized) -> Result<bool, DatapathError> {
+        let few = self.few()?;
+        Ok(few.sources != picture.sources
+            || few.scopes != picture.scopes
+            || few.local_addrs != picture.local_addrs
+            || few.local_tasks != picture.local_tasks
+            || !self.task_links()?.1.eq(&picture.task_links))
+    }
+
+    /// Names of tasks' links that hold nothing because their veth is gone, and the interfaces of the others.
+    fn task_links(&self) -> Result<(Vec<String>, BTreeSet<u32>), DatapathError> {
+        let (mut dead, mut attached) = (Vec::new(), BTreeSet::new());
+        for name in attach::names(&self.links).map_err(unread)? {
+            let Some(ifindex) = name.strip_prefix(TASK_LINK).and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            if attach::is_attached(&self.links, &name, ifindex) {
+                attached.insert(ifindex);
+            } else {
+                dead.push(name);
+            }
+        }
+        Ok((dead, attached))
+    }
+
+    /// Reads everything and keeps what differs.
+    fn compare(&self, picture: &Realized) -> Result<Suspects, DatapathError> {
+        let v4 = |key: &FrontKey| match key {
+            FrontKey::V4(key) => Some(*key),
+            FrontKey::V6(_) => None,
+        };
+        let v6 = |key: &FrontKey| match key {
+            FrontKey::V6(key) => Some(*key),
+            FrontKey::V4(_) => None,
+        };
+        let mut frontends = self.frontends.differing(&picture.frontends, FrontKey::V4, v4)?;
+        frontends.extend(self.frontends6.differing(&picture.frontends, FrontKey::V6, v6)?);
+        Ok(Suspects {
+            frontends,
+            slots: self
+                .slots
+                .differing(&picture.slots, |key| key, |key| Some(*key))?,
+            tables: self
+                .tables
+                .differing(&picture.tables, |key| key, |key| Some(*key))?,
+            backends: self
+                .backends
+                .differing(&picture.backends, |id| id, |id| Some(*id))?,
+            few: self.few_differ(picture)?,
+        })
+    }
+
+    fn is_as(&self, picture: &Realized, suspects: &Suspects) -> Result<bool, DatapathError> {
+        for key in &suspects.frontends {
+            let found = match key {
+                FrontKey::V4(key) => self.frontends.get(key)?,
+                FrontKey::V6(key) => self.frontends6.get(key)?,
+            };
+            if found.as_ref() != picture.frontends.get(key) {
+                return Ok(false);
+            }
+        }
+        Ok(agree(&self.slots, &picture.slots, &suspects.slots)?
+            && agree(&self.tables, &picture.tables, &suspects.tables)?
+            && agree(&self.backends, &picture.backends, &suspects.backends)?
+            && !(suspects.few && self.few_differ(picture)?))
+    }
+}
+
+fn unread(source: io::Error) -> DatapathError {
+    DatapathError::Syscall {
+        operation: "read",
+        object: "links".into(),
+        source,
+    }
+}
+
+/// Whether a map has under these keys what a picture has.
+fn agree<K: Pod + Ord, V: Pod + PartialEq>(
+    table: &Table<K, V>,
+    picture: &SharedMap<K, V>,
+    keys: &[K],
+) -> Result<bool, DatapathError> {
+    for key in keys {
+        if table.get(key)?.as_ref() != picture.get(key) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Dataplane {
+    /// Opens the pinned maps.
+    pub fn open(pins: &Pins, object: Object) -> Result<Dataplane, MapError> {
+        Ok(Dataplane {
+            maps: Maps::open(pins)?,
             tallies: Shared::map(pins, "ACTIVE").ok(),
             generation: Generation::open(pins).map_err(MapError::IoError)?,
-            links: pins.links(),
+            pins: pins.clone(),
             object,
         })
     }
@@ -207,45 +211,45 @@ impl Dataplane {
 impl Datapath for Dataplane {
     fn set_frontend(&mut self, key: FrontKey, value: Frontend) -> Result<(), DatapathError> {
         let done = match key {
-            FrontKey::V4(key) => self.frontends.set(key, value),
-            FrontKey::V6(key) => self.frontends6.set(key, value),
+            FrontKey::V4(key) => self.maps.frontends.set(key, value),
+            FrontKey::V6(key) => self.maps.frontends6.set(key, value),
         };
         self.generation.next();
         done
     }
     fn delete_frontend(&mut self, key: FrontKey) -> Result<(), DatapathError> {
         let done = match key {
-            FrontKey::V4(key) => self.frontends.delete(key),
-            FrontKey::V6(key) => self.frontends6.delete(key),
+            FrontKey::V4(key) => self.maps.frontends.delete(key),
+            FrontKey::V6(key) => self.maps.frontends6.delete(key),
         };
         self.generation.next();
         done
     }
     fn set_slot(&mut self, key: SlotKey, backend: u32) -> Result<(), DatapathError> {
-        self.slots.set(key, backend)
+        self.maps.slots.set(key, backend)
     }
     fn delete_slot(&mut self, key: SlotKey) -> Result<(), DatapathError> {
-        self.slots.delete(key)
+        self.maps.slots.delete(key)
     }
     fn set_table(&mut self, key: TableKey, value: TableBlock) -> Result<(), DatapathError> {
-        self.tables.set(key, value)
+        self.maps.tables.set(key, value)
     }
     fn delete_table(&mut self, key: TableKey) -> Result<(), DatapathError> {
-        self.tables.delete(key)
+        self.maps.tables.delete(key)
     }
     fn set_source(&mut self, key: SourceKey, verdict: u32) -> Result<(), DatapathError> {
-        self.sources.set(key, verdict)
+        self.maps.sources.set(key, verdict)
     }
     fn delete_source(&mut self, key: SourceKey) -> Result<(), DatapathError> {
-        self.sources.delete(key)
+        self.maps.sources.delete(key)
     }
     fn set_backend(&mut self, id: u32, value: Backend) -> Result<(), DatapathError> {
-        let done = self.backends.set(id, value);
+        let done = self.maps.backends.set(id, value);
         self.generation.next();
         done
     }
     fn delete_backend(&mut self, id: u32) -> Result<(), DatapathError> {
-        let done = self.backends.delete(id);
+        let done = self.maps.backends.delete(id);
         self.generation.next();
         done?;
         if let Some(word) = self.tallies.as_ref().and_then(|all| all.get(id as usize)) {
@@ -255,26 +259,26 @@ impl Datapath for Dataplane {
         Ok(())
     }
     fn set_scope(&mut self, cookie: u64, value: Scope) -> Result<(), DatapathError> {
-        self.scopes.set(cookie, value)
+        self.maps.scopes.set(cookie, value)
     }
     fn delete_scope(&mut self, cookie: u64) -> Result<(), DatapathError> {
-        self.scopes.delete(cookie)
+        self.maps.scopes.delete(cookie)
     }
     fn set_local_addr(&mut self, addr_be: u32, value: LocalAddr) -> Result<(), DatapathError> {
-        let done = self.local_addrs.set(addr_be, value);
+        let done = self.maps.local_addrs.set(addr_be, value);
         self.generation.next();
         done
     }
     fn delete_local_addr(&mut self, addr_be: u32) -> Result<(), DatapathError> {
-        let done = self.local_addrs.delete(addr_be);
+        let done = self.maps.local_addrs.delete(addr_be);
         self.generation.next();
         done
     }
     fn set_local_task(&mut self, id: u32, value: LocalTask) -> Result<(), DatapathError> {
-        self.local_tasks.set(id, value)
+        self.maps.local_tasks.set(id, value)
     }
     fn delete_local_task(&mut self, id: u32) -> Result<(), DatapathError> {
-        self.local_tasks.delete(id)
+        self.maps.local_tasks.delete(id)
     }
 
     fn attach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
@@ -288,7 +292,7 @@ impl Datapath for Dataplane {
             .tc("portico_task")
             .map_err(|e: ObjectError| error(io::Error::other(e)))?;
         attach::ingress(
-            &self.links,
+            &self.maps.links,
             &format!("{TASK_LINK}{ifindex}"),
             &mut program,
             ifindex,
@@ -298,7 +302,7 @@ impl Datapath for Dataplane {
     }
 
     fn detach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        attach::detach(&self.links, &format!("{TASK_LINK}{ifindex}")).map_err(|source| {
+        attach::detach(&self.maps.links, &format!("{TASK_LINK}{ifindex}")).map_err(|source| {
             DatapathError::Syscall {
                 operation: "detach",
                 object: format!("task veth {ifindex}"),
@@ -307,42 +311,44 @@ impl Datapath for Dataplane {
         })
     }
 
+    /// Through other descriptors of the maps, so that nobody waits for anybody.
+    fn comparer(&self) -> Option<Comparer> {
+        let pins = self.pins.clone();
+        Some(Box::new(move |picture| {
+            let maps = Maps::open(&pins).map_err(|e| DatapathError::Syscall {
+                operation: "open",
+                object: "maps".into(),
+                source: io::Error::other(e),
+            })?;
+            maps.compare(picture)
+        }))
+    }
+
+    fn is_as(&mut self, picture: &Realized, suspects: &Suspects) -> Result<bool, DatapathError> {
+        self.maps.is_as(picture, suspects)
+    }
+
     fn dump(&mut self) -> Result<Realized, DatapathError> {
-        let frontends: Vec<_> = self.frontends.dump()?;
+        let frontends: Vec<_> = self.maps.frontends.dump()?;
         let frontends = frontends
             .into_iter()
             .map(|(key, value)| (FrontKey::V4(key), value));
-        let frontends6: Vec<_> = self.frontends6.dump()?;
+        let frontends6: Vec<_> = self.maps.frontends6.dump()?;
         let frontends6 = frontends6
             .into_iter()
             .map(|(key, value)| (FrontKey::V6(key), value));
         let mut realized = Realized {
             frontends: frontends.chain(frontends6).collect(),
-            slots: self.slots.dump()?,
-            tables: self.tables.dump()?,
-            sources: self.sources.dump()?,
-            backends: self.backends.dump()?,
-            scopes: self.scopes.dump()?,
-            local_addrs: self.local_addrs.dump()?,
-            local_tasks: self.local_tasks.dump()?,
-            ..Realized::default()
+            slots: self.maps.slots.dump()?,
+            tables: self.maps.tables.dump()?,
+            backends: self.maps.backends.dump()?,
+            ..self.maps.few()?
         };
-        let error = |source| DatapathError::Syscall {
-            operation: "read",
-            object: "links".into(),
-            source,
-        };
-        for name in attach::names(&self.links).map_err(error)? {
-            let Some(ifindex) = name.strip_prefix(TASK_LINK).and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            if attach::is_attached(&self.links, &name, ifindex) {
-                realized.task_links.insert(ifindex);
-            } else {
-                // Its veth is gone: the link holds nothing.
-                attach::detach(&self.links, &name).map_err(error)?;
-            }
+        let (dead, attached) = self.maps.task_links()?;
+        for name in dead {
+            attach::detach(&self.maps.links, &name).map_err(unread)?;
         }
+        realized.task_links = attached;
         Ok(realized)
     }
 }

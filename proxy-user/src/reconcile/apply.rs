@@ -7,12 +7,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, TryRecvError},
+    },
     time::Duration,
 };
 
 use super::{
-    datapath::{Datapath, DatapathError, Realized},
+    datapath::{Datapath, DatapathError, Realized, Suspects},
     desired::{Desired, desired},
     ids::Ids,
     key::FrontKey,
@@ -75,6 +78,10 @@ pub struct Reconciler {
     wrong: usize,
     errors: BTreeMap<String, String>,
     backoff: Backoff,
+    /// A look at the kernel that is on its way.
+    looking: Option<Receiver<Result<Suspects, DatapathError>>>,
+    /// The mirror was read anew since the last pass.
+    disturbed: bool,
 }
 
 impl Reconciler {
@@ -96,6 +103,8 @@ impl Reconciler {
             wrong: 0,
             errors: BTreeMap::new(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
+            looking: None,
+            disturbed: false,
         })
     }
 
@@ -104,6 +113,52 @@ impl Reconciler {
         self.settled = None;
         self.mirror = self.datapath.dump()?;
         Ok(())
+    }
+
+    /// Begins to look whether somebody else has changed the kernel, beside everything else: a million entries take
+    /// seconds to read.
+    pub fn look(&mut self) -> Result<(), DatapathError> {
+        let Some(compare) = self.datapath.comparer() else {
+            self.disturbed = true;
+            return self.resync();
+        };
+        // A look that is still on its way is as good.
+        if self.looking.is_none() {
+            let (picture, (sender, receiver)) = (self.mirror.clone(), mpsc::channel());
+            let looking = std::thread::Builder::new().name("portico-look".into());
+            // Nobody to tell it to: the agent ends.
+            let begun = looking.spawn(move || drop(sender.send(compare(&picture))));
+            begun.map_err(|source| DatapathError::Syscall {
+                operation: "begin",
+                object: "a look at the maps".into(),
+                source,
+            })?;
+            self.looking = Some(receiver);
+        }
+        Ok(())
+    }
+
+    /// Whether a look is on its way or has not been asked for what came of it.
+    pub fn is_looking(&self) -> bool {
+        self.looking.is_some()
+    }
+
+    /// Whether a look that is over has found something: then the next pass looks at everything. What has changed
+    /// while it looked is looked at again, where nothing changes meanwhile.
+    pub fn disturbed(&mut self) -> Result<bool, DatapathError> {
+        let told = self.looking.as_ref().map(Receiver::try_recv);
+        match told {
+            None | Some(Err(TryRecvError::Empty)) => {}
+            Some(Err(TryRecvError::Disconnected)) => self.looking = None,
+            Some(Ok(suspects)) => {
+                self.looking = None;
+                if !self.datapath.is_as(&self.mirror, &suspects?)? {
+                    self.resync()?;
+                    self.disturbed = true;
+                }
+            }
+        }
+        Ok(std::mem::take(&mut self.disturbed))
     }
 
     /// What is known to be in the kernel.

@@ -61,6 +61,24 @@ pub struct Realized {
     pub task_links: BTreeSet<u32>,
 }
 
+/// Keys under which the kernel may have something else than a picture of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspects {
+    /// Of frontends.
+    pub frontends: Vec<FrontKey>,
+    /// Of slots.
+    pub slots: Vec<SlotKey>,
+    /// Of blocks of tables.
+    pub tables: Vec<TableKey>,
+    /// Of backends.
+    pub backends: Vec<u32>,
+    /// Of what there is not much of, something.
+    pub few: bool,
+}
+
+/// Compares a picture with the kernel, which changes meanwhile.
+pub type Comparer = Box<dyn FnOnce(&Realized) -> Result<Suspects, DatapathError> + Send>;
+
 /// The kernel as the reconciler sees it.
 pub trait Datapath: Send {
     /// Writes a frontend's master entry.
@@ -99,6 +117,15 @@ pub trait Datapath: Send {
     fn attach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError>;
     /// Detaches it; the interface may be gone already.
     fn detach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError>;
+    /// What compares a picture with the kernel in a thread of its own; none where everything is read back in a
+    /// moment.
+    fn comparer(&self) -> Option<Comparer> {
+        None
+    }
+    /// Whether the kernel has what a picture has, as far as it was suspected not to.
+    fn is_as(&mut self, picture: &Realized, _: &Suspects) -> Result<bool, DatapathError> {
+        Ok(self.dump()? == *picture)
+    }
     /// Reads everything back.
     fn dump(&mut self) -> Result<Realized, DatapathError>;
 }

@@ -29,9 +29,10 @@ impl Fake {
     }
 }
 
-/// Implements the trait by turning every call into an [`Op`] for a function `apply(&mut self, Op)`.
+/// Implements the trait by turning every call into an [`Op`] for a function `apply(&mut self, Op)`; what else there is
+/// to implement may follow the type.
 macro_rules! datapath_by_ops {
-    ($type:ty) => {
+    ($type:ty, $($more:tt)*) => {
         impl Datapath for $type {
             fn set_frontend(&mut self, key: FrontKey, value: Frontend) -> Result<(), DatapathError> {
                 self.apply(Op::SetFrontend(key, value))
@@ -90,7 +91,11 @@ macro_rules! datapath_by_ops {
             fn dump(&mut self) -> Result<Realized, DatapathError> {
                 self.read_back()
             }
+            $($more)*
         }
+    };
+    ($type:ty) => {
+        datapath_by_ops!($type,);
     };
 }
 pub(super) use datapath_by_ops;

@@ -8,8 +8,10 @@ use crate::{model::Tables, shared_map::SharedMap};
 
 /// Keeps a kernel as the tables say.
 pub trait Follow: Send {
-    /// Reads the kernel again, in case somebody else changed it.
-    fn resync(&mut self) -> Result<(), DatapathError>;
+    /// Begins to look whether somebody else has changed the kernel.
+    fn look(&mut self) -> Result<(), DatapathError>;
+    /// Whether a look that is over has found that somebody may have: the next pass will look at everything.
+    fn disturbed(&mut self) -> Result<bool, DatapathError>;
     /// Makes the kernel as the tables say, as far as it lets itself.
     fn pass(&mut self, tables: &Tables) -> Pass;
     /// What became of each frontend.
@@ -19,8 +21,12 @@ pub trait Follow: Send {
 }
 
 impl Follow for Reconciler {
-    fn resync(&mut self) -> Result<(), DatapathError> {
-        self.resync()
+    fn look(&mut self) -> Result<(), DatapathError> {
+        self.look()
+    }
+
+    fn disturbed(&mut self) -> Result<bool, DatapathError> {
+        self.disturbed()
     }
 
     fn pass(&mut self, tables: &Tables) -> Pass {

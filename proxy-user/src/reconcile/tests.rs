@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::Instant,
 };
 
@@ -13,7 +13,7 @@ use proxy_ebpf::abi::{
 };
 
 use super::{
-    datapath::{Datapath, DatapathError, Realized},
+    datapath::{Comparer, Datapath, DatapathError, Realized, Suspects},
     fake::{Fake, datapath_by_ops},
     faulty::Faulty,
     key::FrontKey,
@@ -598,6 +598,94 @@ fn what_somebody_else_changed_is_repaired_after_a_look() {
     assert!(kernel.state().frontends.contains_key(&key));
     sketch.without = vec![1];
     assert_eq!(reconciler.pass(&sketch.tables()).failed, 0);
+    converge(&kernel, &sketch.tables());
+}
+
+/// A kernel that is compared beside the work, when the test says so.
+struct Slow {
+    kernel: Fake,
+    go: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Slow {
+    fn apply(&mut self, op: Op) -> Result<(), DatapathError> {
+        op.perform(&mut self.kernel)
+    }
+
+    fn read_back(&mut self) -> Result<Realized, DatapathError> {
+        self.kernel.dump()
+    }
+}
+
+datapath_by_ops! {
+    Slow,
+    fn comparer(&self) -> Option<Comparer> {
+        let (kernel, go) = (self.kernel.clone(), self.go.clone());
+        Some(Box::new(move |picture| {
+            go.lock().unwrap().recv().unwrap();
+            let now = kernel.state();
+            Ok(Suspects {
+                frontends: picture.frontends.differing(&now.frontends),
+                backends: picture.backends.differing(&now.backends),
+                ..Suspects::default()
+            })
+        }))
+    }
+    fn is_as(&mut self, picture: &Realized, suspects: &Suspects) -> Result<bool, DatapathError> {
+        let now = self.kernel.state();
+        let frontend = |key: &FrontKey| now.frontends.get(key) == picture.frontends.get(key);
+        let backend = |id: &u32| now.backends.get(id) == picture.backends.get(id);
+        Ok(suspects.frontends.iter().all(frontend) && suspects.backends.iter().all(backend))
+    }
+}
+
+#[test]
+fn what_somebody_else_changed_is_found_beside_the_work_and_the_work_is_not_taken_for_it() {
+    let kernel = Fake::default();
+    let (tell, go) = mpsc::channel();
+    let slow = Slow {
+        kernel: kernel.clone(),
+        go: Arc::new(Mutex::new(go)),
+    };
+    let mut reconciler = Reconciler::restore(Box::new(slow)).unwrap();
+    let mut sketch = Sketch::new(3, 4);
+    reconciler.pass(&sketch.tables());
+    let over = |reconciler: &mut Reconciler| {
+        tell.send(()).unwrap();
+        let (began, mut disturbed) = (Instant::now(), false);
+        while reconciler.is_looking() {
+            disturbed |= reconciler.disturbed().unwrap();
+            assert!(began.elapsed().as_secs() < 10, "the look is never over");
+            std::thread::yield_now();
+        }
+        disturbed
+    };
+    reconciler.look().unwrap();
+    assert!(!over(&mut reconciler), "nobody has changed anything");
+    // The work goes on during a look: things come, change and go.
+    reconciler.look().unwrap();
+    for (services, tasks) in [(4, 4), (2, 4), (2, 6)] {
+        (sketch.services, sketch.tasks) = (services, tasks);
+        assert!(reconciler.pass(&sketch.tables()).done > 0);
+    }
+    reconciler.look().unwrap();
+    assert!(
+        !over(&mut reconciler),
+        "one look at a time, and nobody else has changed anything"
+    );
+    reconciler.look().unwrap();
+    let (id, _) = kernel
+        .state()
+        .backends
+        .last_key_value()
+        .map(|(id, value)| (*id, *value))
+        .unwrap();
+    kernel.clone().delete_backend(id).unwrap();
+    sketch.services = 3;
+    reconciler.pass(&sketch.tables());
+    assert!(!kernel.state().backends.contains_key(&id));
+    assert!(over(&mut reconciler));
+    assert!(reconciler.pass(&sketch.tables()).done > 0);
     converge(&kernel, &sketch.tables());
 }
 

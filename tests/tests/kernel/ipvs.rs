@@ -225,7 +225,7 @@ fn ipvs_has_what_the_tables_say_and_balances() {
             .args(["-D", "-u", "10.99.0.1:53"])
             .status();
         assert!(removed.unwrap().success());
-        keeper.resync().unwrap();
+        keeper.look().unwrap();
         assert_eq!(keeper.pass(&services(false)).done, 2);
 
         // Every scheduler that is offered is one that the kernel has.

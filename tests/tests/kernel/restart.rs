@@ -17,7 +17,11 @@ use proxy_user::{
         start,
         xdp::{Choice, attach_link},
     },
-    reconcile::datapath::Realized,
+    reconcile::{
+        datapath::{Datapath, Realized, Suspects},
+        key::FrontKey,
+        ops::Op,
+    },
 };
 
 use crate::support::*;
@@ -314,6 +318,103 @@ fn a_deny_list_is_as_the_last_start_says() {
         assert_eq!(list(&second), [(24, [192, 0, 2, 0])]);
         drop(started(&options));
         assert_eq!(list(&options), []);
+        unpin(&options);
+    });
+}
+
+#[test]
+fn a_picture_is_compared_with_the_maps_entry_by_entry() {
+    if !privileged("a_picture_is_compared_with_the_maps_entry_by_entry") {
+        return;
+    }
+    in_namespace(|| {
+        let (_dir, options) = machine();
+        let mut datapath = started(&options).datapath;
+        let slot = |index| SlotKey { frontend: 1, index };
+        let v4: FrontKey = published(80, PROTO_TCP).into();
+        let v6 = FrontKey::vip(7, "fd00::7".parse().unwrap(), 0, 0);
+        let frontend = |id| Frontend {
+            id,
+            slots: 1,
+            ..Frontend::default()
+        };
+        let block = TableKey { table: 3, block: 0 };
+        let source = SourceKey {
+            list: 1,
+            addr_be: 10,
+            bits: 8,
+        };
+        let veth1 = proxy_user::kernel::netlink::interface_index("veth1").unwrap();
+        let all = [
+            Op::SetBackend(1, local_backend()),
+            Op::SetSlot(slot(0), 1),
+            Op::SetTable(block, TableBlock::default()),
+            Op::SetSource(source, 1),
+            Op::SetFrontend(v4, frontend(1)),
+            Op::SetFrontend(v6, frontend(2)),
+            Op::SetScope(5, Scope::default()),
+            Op::SetLocalAddr(5, LocalAddr { flags: 0 }),
+            Op::SetLocalTask(5, LocalTask::default()),
+            Op::AttachTaskLink(veth1),
+        ];
+        for op in &all {
+            op.perform(&mut *datapath).unwrap();
+        }
+        let picture = datapath.dump().unwrap();
+        let compare = |datapath: &dyn Datapath| datapath.comparer().unwrap()(&picture).unwrap();
+        assert_eq!(compare(&*datapath), Suspects::default());
+        // Somebody else's change, what it makes suspect, and how many entries that is.
+        let changed = TableBlock { backends: [9; 16] };
+        let few = Suspects {
+            few: true,
+            ..Suspects::default()
+        };
+        let of_frontend = |key| Suspects {
+            frontends: vec![key],
+            ..Suspects::default()
+        };
+        let of_slot = |index| Suspects {
+            slots: vec![slot(index)],
+            ..Suspects::default()
+        };
+        let of_backend = |id| Suspects {
+            backends: vec![id],
+            ..Suspects::default()
+        };
+        let of_table = Suspects {
+            tables: vec![block],
+            ..Suspects::default()
+        };
+        for (change, suspects) in [
+            (Op::DeleteFrontend(v4), of_frontend(v4)),
+            (Op::SetFrontend(v6, frontend(9)), of_frontend(v6)),
+            (Op::DeleteSlot(slot(0)), of_slot(0)),
+            (Op::SetSlot(slot(7), 1), of_slot(7)),
+            (Op::SetBackend(1, remote_backend()), of_backend(1)),
+            (Op::SetBackend(2, remote_backend()), of_backend(2)),
+            (Op::SetTable(block, changed), of_table),
+            (Op::DeleteSource(source), few.clone()),
+            (Op::DeleteScope(5), few.clone()),
+            (Op::SetLocalAddr(6, LocalAddr { flags: 0 }), few.clone()),
+            (Op::DeleteLocalTask(5), few.clone()),
+            (Op::DetachTaskLink(veth1), few),
+        ] {
+            change.perform(&mut *datapath).unwrap();
+            assert_eq!(compare(&*datapath), suspects, "{change}");
+            assert!(!datapath.is_as(&picture, &suspects).unwrap(), "{change}");
+            for undone in [
+                Op::DeleteSlot(slot(7)),
+                Op::DeleteBackend(2),
+                Op::DeleteLocalAddr(6),
+            ] {
+                undone.perform(&mut *datapath).unwrap();
+            }
+            for op in &all {
+                op.perform(&mut *datapath).unwrap();
+            }
+            assert!(datapath.is_as(&picture, &suspects).unwrap(), "{change}");
+        }
+        drop(datapath);
         unpin(&options);
     });
 }

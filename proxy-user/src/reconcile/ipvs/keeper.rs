@@ -25,6 +25,8 @@ pub struct Keeper {
     kernel: Box<dyn Ipvs>,
     options: Options,
     mirror: Realized,
+    /// `mirror` was read since the last pass.
+    looked: bool,
     owned: Owned,
     statuses: SharedMap<FrontKey, Status>,
     errors: BTreeMap<String, String>,
@@ -36,6 +38,7 @@ impl Keeper {
     pub fn restore(mut kernel: Box<dyn Ipvs>, options: Options) -> Result<Self, DatapathError> {
         Ok(Self {
             mirror: kernel.dump()?,
+            looked: false,
             owned: kernel.owned()?,
             kernel,
             options,
@@ -118,9 +121,14 @@ impl Keeper {
 }
 
 impl Follow for Keeper {
-    fn resync(&mut self) -> Result<(), DatapathError> {
+    fn look(&mut self) -> Result<(), DatapathError> {
         self.mirror = self.kernel.dump()?;
+        self.looked = true;
         Ok(())
+    }
+
+    fn disturbed(&mut self) -> Result<bool, DatapathError> {
+        Ok(std::mem::take(&mut self.looked))
     }
 
     fn pass(&mut self, tables: &Tables) -> Pass {
