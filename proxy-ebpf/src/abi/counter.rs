@@ -83,6 +83,8 @@ counters! {
     Impossible = 26, "impossible", true;
     /// SYN of a prefix that sends more of them than the node takes.
     SynRate = 27, "syn_rate", true;
+    /// A client's SYN came again because nothing had answered it: another backend was chosen.
+    FlowRetried = 28, "flow_retried", false;
     /// Packet for another node's task, sent by the XDP program itself.
     XdpSent = 32, "xdp_sent", false;
     /// What nobody could be told: the CPU had told [`super::limits::EVENTS_MAX`] in this tick, or the ring was full.

@@ -70,7 +70,7 @@ abi! {
         nat_port_be: u16,
         /// Port of `peer_be`, network order.
         peer_port_be: u16,
-        /// [`SYN`] to [`STREAM`].
+        /// [`SYN`] to [`ANSWERED`].
         state: u8,
         /// [`BACK`], [`CLAMP`].
         flags: u8,
@@ -85,7 +85,7 @@ abi! {
 /// generation only if there are this many within a tick.
 pub const GENERATION_MAX: u16 = u16::MAX;
 
-/// [`Flow::state`]: TCP, nothing but the client's SYN was seen.
+/// [`Flow::state`]: TCP, nothing but the client's SYN was seen. When the SYN comes again, another backend is chosen.
 pub const SYN: u8 = 1;
 /// [`Flow::state`]: TCP, packets flow.
 pub const OPEN: u8 = 2;
@@ -95,6 +95,8 @@ pub const CLOSING: u8 = 3;
 pub const DATAGRAM: u8 = 4;
 /// [`Flow::state`]: UDP, the client has sent more than one.
 pub const STREAM: u8 = 5;
+/// [`Flow::state`]: TCP, the task has answered the client's SYN, and the client has not yet answered that.
+pub const ANSWERED: u8 = 6;
 /// Room for states: the length of [`super::Settings::timeouts`].
 pub const STATES: usize = 8;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Settings: read-only globals of the programs, fixed when they are loaded.
 
-use super::flow::{CLOSING, DATAGRAM, OPEN, STATES, STREAM, SYN};
+use super::flow::{ANSWERED, CLOSING, DATAGRAM, OPEN, STATES, STREAM, SYN};
 
 abi! {
     /// The programs' configuration.
@@ -69,6 +69,7 @@ impl Timeouts {
     pub const fn by_state(&self) -> [u32; STATES] {
         let mut found = [0; STATES];
         found[SYN as usize] = ticks(self.syn);
+        found[ANSWERED as usize] = ticks(self.syn);
         found[OPEN as usize] = ticks(self.established);
         found[CLOSING as usize] = ticks(self.fin);
         found[DATAGRAM as usize] = ticks(self.udp);

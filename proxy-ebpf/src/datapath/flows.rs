@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a packet does to its flow's entry.
 //!
-//! TCP: SYN, OPEN with the client's next packet, CLOSING with the first FIN or RST of either side. UDP: DATAGRAM,
+//! TCP: SYN, ANSWERED with the task's SYN-ACK, OPEN with the client's next packet, CLOSING with the first FIN or RST of either side. UDP: DATAGRAM,
 //! STREAM with the client's second. Each state has its timeout. An entry is written when its state changes and
 //! otherwise at most once in a tick, so that most packets write nothing. Errors and later fragments change nothing.
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::abi::{
     Counter, Flow, FlowKey, Fragment, FragmentKey, PROTO_TCP,
-    flow::{CLOSING, DATAGRAM, ENTRY, OPEN, STREAM, SYN},
+    flow::{ANSWERED, CLOSING, DATAGRAM, ENTRY, OPEN, STREAM, SYN},
     tally::ENDED,
 };
 
@@ -37,10 +37,22 @@ pub fn first_state(packet: &Packet) -> u8 {
 pub fn next_state(state: u8, packet: &Packet) -> u8 {
     if packet.is_closing() {
         CLOSING
-    } else if state == SYN && !packet.is_syn() {
+    } else if matches!(state, SYN | ANSWERED) && !packet.is_syn() {
         OPEN
     } else if state == DATAGRAM {
         STREAM
+    } else {
+        state
+    }
+}
+
+/// The state after a packet of the task.
+#[inline(always)]
+pub fn answered_state(state: u8, packet: &Packet) -> u8 {
+    if packet.is_closing() {
+        CLOSING
+    } else if state == SYN && packet.is_syn_ack() {
+        ANSWERED
     } else {
         state
     }

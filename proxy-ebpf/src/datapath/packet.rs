@@ -74,6 +74,14 @@ impl Packet {
         self.protocol == PROTO_TCP && self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
     }
 
+    /// The answer to a SYN.
+    #[inline(always)]
+    pub fn is_syn_ack(&self) -> bool {
+        self.protocol == PROTO_TCP
+            && self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN | TCP_ACK
+            && self.can_open()
+    }
+
     /// Whether it can begin a flow: errors and fragments without their first cannot.
     #[inline(always)]
     pub fn can_open(&self) -> bool {

@@ -10,6 +10,8 @@
 //! marks the flow CLOSING: a SYN that uses the same addresses again is a new flow. States and timeouts are in
 //! [`super::flows`], what is forgotten for lack of room in [`super::table`].
 //!
+//! A backend that does not answer a SYN is not asked again by the next one: see [`unanswered`].
+//!
 //! A task that is gone (no backend entry any more) is noticed by the entry node: a SYN or a datagram chooses
 //! again, anything else is answered with RST so that the client reconnects. A segment of a flow that nobody here
 //! knows is reset as well, unless the frontend chooses by hash: then it goes where every node sends it.
@@ -24,14 +26,16 @@
 
 use super::{
     Action, DENY, Maps, Nat, Out, Packet,
-    flows::{advance, alive, complete, first_state, live, next_state, note_fragment, put, still},
+    flows::{
+        advance, alive, answered_state, complete, first_state, live, next_state, note_fragment, put, still,
+    },
     observe::opened,
     select::{Who, by_hash, select},
 };
 use crate::abi::{
     Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, PROTO_TCP,
     backend::{LOCAL, task_id},
-    flow::{BACK, CLAMP, CLOSING, ENTRY, TASK},
+    flow::{BACK, CLAMP, CLOSING, ENTRY, SYN, TASK},
     frontend::{DSR, MASQUERADE, PUBLISHED},
     limits::MASQUERADE_TRIES,
     tally,
@@ -66,6 +70,8 @@ pub struct Stage {
     pub flow: Flow,
     /// What [`recognise`] has found out: [`UNKNOWN`] to [`FOUND`].
     pub known: u32,
+    /// The backend of a flow that a new one takes the place of, if it still counts as open there; 0 = none.
+    pub previous: u32,
 }
 
 /// What comes next.
@@ -171,7 +177,8 @@ pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut St
         let mut flow = stage.flow;
         if alive(maps, env, &flow) && flow.flags & BACK == 0 {
             gone = true;
-            if !(packet.is_syn() && flow.state == CLOSING)
+            let begins = packet.is_syn() && flow.state == CLOSING;
+            if !(begins || unanswered(env, frontend, &flow, packet))
                 && let Some(backend) = maps.backend(flow.backend)
             {
                 stage.backend = *backend;
@@ -211,6 +218,18 @@ pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut St
     Step::Open
 }
 
+/// Whether a client says its SYN again because the backend that it was given has not answered: it is dead, or out of
+/// reach, and the provider does not know yet. Not where the backend follows from the addresses, nor where its answers
+/// do not pass here.
+#[inline(always)]
+fn unanswered(env: &Env, frontend: &Frontend, flow: &Flow, packet: &Packet) -> bool {
+    flow.state == SYN
+        && packet.is_syn()
+        && flow.seen != env.now
+        && frontend.flags & DSR == 0
+        && !by_hash(frontend)
+}
+
 #[inline(always)]
 fn entry_key(packet: &Packet) -> FlowKey {
     FlowKey::new(ENTRY, packet.protocol, packet.source(), packet.destination())
@@ -227,16 +246,27 @@ fn note_gate<M: Maps>(maps: &M, env: &Env, packet: &Packet, ours: bool) {
 #[inline(always)]
 pub fn open<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Counter> {
     let frontend = &stage.frontend;
-    let who = Who::address(
+    let mut who = Who::address(
         packet.src_be,
         packet.src_port_be,
         packet.dst_port_be,
         packet.protocol,
         env.now,
     );
+    // A timed out flow is none; one that is not has come here because its backend did not answer.
+    let again = stage.known == FOUND
+        && alive(maps, env, &stage.flow)
+        && unanswered(env, frontend, &stage.flow, packet);
+    if again {
+        who.avoid = stage.flow.backend;
+        maps.count(Counter::FlowRetried);
+    }
     let Some((id, backend)) = select(maps, frontend, &who) else {
         return Some(Counter::PublishedNoBackend);
     };
+    let old = &stage.flow;
+    let counts = stage.known == FOUND && old.state != CLOSING && old.flags & BACK == 0;
+    stage.previous = if counts { old.backend } else { 0 };
     stage.backend = *backend;
     stage.flow = Flow {
         seen: env.now,
@@ -276,6 +306,9 @@ pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage
     let flow = stage.flow;
     put(maps, &key, &flow);
     maps.tally(flow.backend, tally::FLOW);
+    if stage.previous != 0 {
+        maps.tally(stage.previous, tally::ENDED);
+    }
     let counter = if local {
         Counter::FlowLocal
     } else {
@@ -441,9 +474,9 @@ pub fn from_task<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Option<Ac
     } else {
         (flow.peer_be, flow.peer_port_be)
     };
-    let stale = flow.seen != env.now || (packet.is_closing() && flow.state != CLOSING);
+    let state = answered_state(flow.state, packet);
+    let stale = flow.seen != env.now || state != flow.state;
     if stale && packet.can_open() {
-        let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
         let found = still(env, &flow);
         advance(maps, env, packet, &key, &mut flow, (state, ifindex), found);
@@ -549,11 +582,11 @@ pub fn reply_from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Actio
     let Some(mut flow) = live(maps, env, &key) else {
         return Action::drop(Counter::TunnelUnknownFlow);
     };
-    let stale = flow.seen != env.now || (packet.is_closing() && flow.state != CLOSING);
+    let state = answered_state(flow.state, packet);
+    let stale = flow.seen != env.now || state != flow.state;
     let back = flow.flags & BACK != 0;
     let client = (flow.peer_be, flow.peer_port_be);
     if stale && packet.can_open() {
-        let state = if packet.is_closing() { CLOSING } else { flow.state };
         let ifindex = flow.ifindex;
         let found = still(env, &flow);
         advance(maps, env, packet, &key, &mut flow, (state, ifindex), found);
@@ -579,7 +612,7 @@ pub fn reply_from_tunnel<M: Maps>(maps: &M, env: &Env, packet: &Packet) -> Actio
 fn touch_entry<M: Maps>(maps: &M, env: &Env, packet: &Packet, client: (u32, u16), used: (u32, u16)) {
     let key = FlowKey::new(ENTRY, packet.protocol, client, used);
     if let Some(mut flow) = live(maps, env, &key) {
-        let state = if packet.is_closing() { CLOSING } else { flow.state };
+        let state = answered_state(flow.state, packet);
         let ifindex = flow.ifindex;
         let found = still(env, &flow);
         advance(maps, env, packet, &key, &mut flow, (state, ifindex), found);

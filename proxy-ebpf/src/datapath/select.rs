@@ -29,6 +29,8 @@ pub struct Who {
     pub kind: u32,
     /// Now, in ticks.
     pub now: u32,
+    /// A backend that has just failed this client, taken only if there is no other; 0 = none.
+    pub avoid: u32,
 }
 
 impl Who {
@@ -40,6 +42,7 @@ impl Who {
             flow: u64::from(client_port_be) | u64::from(port_be) << 16 | u64::from(protocol) << 32,
             kind: ADDRESS,
             now,
+            avoid: 0,
         }
     }
 
@@ -97,7 +100,7 @@ fn choose<M: Maps>(maps: &M, frontend: &Frontend, who: &Who) -> u32 {
         return kept.backend;
     }
     let chosen = if frontend.scheduler == LEAST && frontend.affinity == 0 {
-        least(maps, frontend)
+        least(maps, frontend, who.avoid)
     } else {
         spread(maps, frontend, who, key.client)
     };
@@ -140,14 +143,22 @@ fn spread<M: Maps>(maps: &M, frontend: &Frontend, who: &Who, client: u64) -> u32
         if let Some(id) = id
             && maps.backend(id).is_some()
         {
-            return id;
+            if id != who.avoid {
+                return id;
+            }
+            continue;
         }
         maps.count(Counter::SlotWithoutBackend);
     }
-    let slot = SlotKey {
+    let mut slot = SlotKey {
         frontend: frontend.id,
         index: maps.next(frontend.id) % frontend.slots,
     };
+    let id = maps.slot(&slot).unwrap_or(0);
+    if id == 0 || id != who.avoid {
+        return id;
+    }
+    slot.index = (slot.index + 1) % frontend.slots;
     maps.slot(&slot).unwrap_or(0)
 }
 
@@ -156,7 +167,7 @@ fn spread<M: Maps>(maps: &M, frontend: &Frontend, who: &Who, client: u64) -> u32
 /// Load and id are one number, of which the least wins: the verifier follows every branch of every round, and this
 /// leaves it one.
 #[inline(always)]
-fn least<M: Maps>(maps: &M, frontend: &Frontend) -> u32 {
+fn least<M: Maps>(maps: &M, frontend: &Frontend, avoid: u32) -> u32 {
     let mut index = maps.next(frontend.id) % frontend.slots;
     let mut best = u64::MAX;
     for look in 0..LEAST_LOOK {
@@ -174,9 +185,11 @@ fn least<M: Maps>(maps: &M, frontend: &Frontend) -> u32 {
         };
         let load = (u64::from(maps.active(id)) + 1) * LOAD_UNIT;
         let by_weight = (load / u64::from(backend.weight | u16::from(backend.weight == 0))) << 32;
-        best = best.min(by_weight | u64::from(id));
+        if id != avoid {
+            best = best.min(by_weight | u64::from(id));
+        }
     }
-    if best == u64::MAX { 0 } else { best as u32 }
+    if best == u64::MAX { avoid } else { best as u32 }
 }
 
 /// Parts of a flow in a load, so that weights up to 255 make a difference; 2^24 flows of one backend fit in 32 bits.

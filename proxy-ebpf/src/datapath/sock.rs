@@ -46,6 +46,7 @@ impl Caller {
             flow: self.socket,
             kind: NAMESPACE,
             now: self.now,
+            avoid: 0,
         }
     }
 }

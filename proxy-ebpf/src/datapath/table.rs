@@ -12,7 +12,7 @@
 use super::hash::{mix2, reduce};
 use crate::abi::{
     Bucket, Flow, FlowKey,
-    flow::{CLOSING, DATAGRAM, ENTRY, Entry, SYN, WAYS},
+    flow::{ANSWERED, CLOSING, DATAGRAM, ENTRY, Entry, SYN, WAYS},
 };
 
 /// Where a flow may be.
@@ -176,7 +176,7 @@ const EXPIRED: u64 = 1;
 /// How much it hurts to lose a live flow, four bits per state.
 const RANKS: u64 = {
     let mut ranks = 0x4444_4444;
-    let mut low = [(CLOSING, 2u64), (SYN, 3), (DATAGRAM, 3)].as_slice();
+    let mut low = [(CLOSING, 2u64), (SYN, 3), (ANSWERED, 3), (DATAGRAM, 3)].as_slice();
     while let [(state, rank), rest @ ..] = low {
         ranks = ranks & !(0xf << (*state * 4)) | *rank << (*state * 4);
         low = rest;

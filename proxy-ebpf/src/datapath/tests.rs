@@ -207,6 +207,113 @@ fn fin_from_either_side_makes_the_next_syn_a_new_flow() {
 }
 
 #[test]
+fn a_syn_that_nobody_answered_goes_to_another_backend() {
+    let later = Env {
+        now: ENV.now + 1,
+        ..ENV
+    };
+    for (scheduler, tried, table) in [
+        (ROUND_ROBIN, 2, 0),
+        (ROUND_ROBIN, 2, 3),
+        (RANDOM, 2, 0),
+        (RANDOM, 2, 3),
+        (LEAST, 2, 0),
+        (ROUND_ROBIN, 1, 0),
+    ] {
+        let mut world = two_remote();
+        world.set_table(table, &[1, 1, 1, 1, 2]);
+        world.slots.retain(|slot, _| slot.index < tried);
+        change(&mut world, |f| {
+            (f.scheduler, f.slots, f.table) = (scheduler, tried, table);
+            f.table_size = if table == 0 { 0 } else { 5 };
+        });
+        for port in 0..50 {
+            let syn = from_port(port);
+            let first = task_of(from_client(&world, &ENV, &syn));
+            assert_eq!(
+                task_of(from_client(&world, &ENV, &syn)),
+                first,
+                "a copy of the same tick is none that waited"
+            );
+            let second = task_of(from_client(&world, &later, &syn));
+            assert_eq!(
+                second != first,
+                tried > 1,
+                "{scheduler} {table}: the only one is asked again"
+            );
+            let ack = Packet {
+                tcp_flags: TCP_ACK,
+                ..syn
+            };
+            assert_eq!(task_of(from_client(&world, &later, &ack)), second);
+        }
+        assert_eq!(world.counted(Counter::FlowRetried), 50);
+        // One that is silent for long and comes again counts once as well.
+        let much_later = Env {
+            now: ENV.now + 1_000_000,
+            ..ENV
+        };
+        from_client(&world, &much_later, &from_port(0));
+        let open = world.active(1) + world.active(2);
+        assert_eq!(open, 50, "who did not answer has none of them");
+    }
+}
+
+#[test]
+fn a_syn_that_was_answered_stays_with_its_backend() {
+    let later = Env {
+        now: ENV.now + 2,
+        ..ENV
+    };
+    let syn = packet(PROTO_TCP, TCP_SYN);
+    let syn_ack = TCP_SYN | TCP_ACK;
+    // The answer of a task of this node, of one of another node, and of one that sees the node as its client.
+    for (first, masked) in [(LOCAL, false), (REMOTE, false), (LOCAL, true), (REMOTE, true)] {
+        let mut world = node(&[backend(first), backend(first)]);
+        change(&mut world, |f| f.flags = if masked { MASQUERADE } else { 0 });
+        let chosen = from_client(&world, &ENV, &syn);
+        let seen_as = match chosen.nat {
+            Nat::Both(seen_as, _) => seen_as,
+            Nat::Source(addr, port) => (addr, port),
+            _ => syn.source(),
+        };
+        if first == LOCAL {
+            let answer = Packet {
+                dst_be: seen_as.0,
+                dst_port_be: seen_as.1,
+                ..reply(PROTO_TCP, syn_ack)
+            };
+            assert!(from_task(&world, &ENV, &answer).is_some());
+        } else {
+            let answer = Packet {
+                src_be: NODE,
+                dst_be: seen_as.0,
+                src_port_be: 80u16.to_be(),
+                dst_port_be: seen_as.1,
+                ..reply(PROTO_TCP, syn_ack)
+            };
+            let out = from_tunnel(&world, &ENV, &answer, 0, PEER).out;
+            assert!(matches!(out, Out::Neighbour { .. }), "{out:?}");
+        }
+        from_client(&world, &later, &syn);
+        assert_eq!(world.counted(Counter::FlowRetried), 0, "{first} {masked}");
+    }
+    // Where the answer does not pass here, or the backend follows from the addresses, nothing is known.
+    let mut world = node(&[backend(REMOTE), backend(REMOTE)]);
+    change(&mut world, |f| f.flags = DSR);
+    from_client(&world, &ENV, &syn);
+    from_client(&world, &later, &syn);
+    assert_eq!(world.counted(Counter::FlowRetried), 0);
+    let mut world = two_remote();
+    world.set_table(3, &[1, 2, 1, 2]);
+    change(&mut world, |f| {
+        (f.scheduler, f.table, f.table_size) = (FLOW_HASH, 3, 4)
+    });
+    let first = task_of(from_client(&world, &ENV, &syn));
+    assert_eq!(task_of(from_client(&world, &later, &syn)), first);
+}
+
+#[test]
 fn refusals_have_a_reason_and_resets_are_never_answered() {
     let empty = node(&[]);
     assert_eq!(

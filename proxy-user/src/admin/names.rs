@@ -74,6 +74,7 @@ pub(super) fn protocol(number: u8) -> String {
 pub(super) fn state(state: u8) -> &'static str {
     match state {
         flow::SYN => "syn",
+        flow::ANSWERED => "answered",
         flow::OPEN => "established",
         flow::CLOSING => "closing",
         flow::DATAGRAM => "datagram",

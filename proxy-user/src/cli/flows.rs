@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
     /// In this state
-    #[arg(long, value_name = "STATE", value_parser = ["syn", "established", "closing", "datagram", "stream"])]
+    #[arg(long, value_name = "STATE", value_parser = ["syn", "answered", "established", "closing", "datagram", "stream"])]
     state: Option<String>,
     /// tcp or udp
     #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp"])]

@@ -313,6 +313,46 @@ fn a_port_without_backends_answers_at_once() {
 }
 
 #[test]
+fn a_syn_that_nobody_answered_goes_to_another_backend() {
+    if !privileged("a_syn_that_nobody_answered_goes_to_another_backend") {
+        return;
+    }
+    let mut world = World::node();
+    world.backend(2, remote_backend());
+    world.frontend(published(80, PROTO_TCP), 1, &[1, 2], 8080);
+    let syn = tcp((CLIENT, PORT), (NODE, 80), SYN);
+    let key = flow_key(ENTRY, PORT, NODE, 80, PROTO_TCP);
+    world.run("portico_uplink", &syn);
+    let first = world.flow(key).unwrap();
+    assert_eq!((first.state, first.backend), (flow::SYN, 1));
+
+    // As if it had been sent five ticks ago.
+    let waited = |flow: Flow| Flow {
+        seen: flow.seen - 5,
+        ..flow
+    };
+    world.set_flow(key, waited(first));
+    world.run("portico_uplink", &syn);
+    let second = world.flow(key).unwrap();
+    assert_eq!((second.state, second.backend), (flow::SYN, 2));
+    assert_eq!(world.counter(Counter::FlowRetried), 1);
+
+    // The first one's turn again, and it answers.
+    world.set_flow(key, waited(second));
+    world.run("portico_uplink", &syn);
+    let syn_ack = tcp((TASK, 8080), (CLIENT, PORT), Tcp { ack: true, ..SYN });
+    assert_eq!(world.run("portico_task", &syn_ack).0, TC_ACT_REDIRECT);
+    let answered = world.flow(key).unwrap();
+    assert_eq!((answered.state, answered.backend), (flow::ANSWERED, 1));
+    world.set_flow(key, waited(answered));
+    world.run("portico_uplink", &syn);
+    assert_eq!(world.flow(key).unwrap().backend, 1);
+    assert_eq!(world.counter(Counter::FlowRetried), 2);
+    world.run("portico_uplink", &tcp((CLIENT, PORT), (NODE, 80), ACK));
+    assert_eq!(world.flow(key).unwrap().state, flow::OPEN);
+}
+
+#[test]
 fn a_segment_of_no_flow_or_of_a_gone_backend_is_reset() {
     if !privileged("a_segment_of_no_flow_or_of_a_gone_backend_is_reset") {
         return;
