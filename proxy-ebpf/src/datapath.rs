@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | cgroup connect, sendmsg, recvmsg, getpeername | [`sock`] | [`sock::Verdict`] |
 //! | uplink, ingress (tc, and XDP for what goes to other nodes) | [`published::from_client`] | [`Action`] |
+//! | uplink, ingress, replies of VIPs' backends | [`direct::reply`] | [`Action`] |
 //! | uplink, ingress, IPv6 | [`ipv6::opens_published`] | whether it is refused |
 //! | uplink, ingress, where the operator wants it | [`guard`] | why it is dropped |
 //! | task's veth, ingress | [`published::from_task`] | [`Action`] |
@@ -17,6 +18,7 @@
 
 pub mod action;
 pub mod checksum;
+pub mod direct;
 pub mod encap;
 pub mod flows;
 pub mod guard;

@@ -79,6 +79,7 @@ impl Machine {
                 state: folder.path().join("state"),
                 flows: proxy_ebpf::abi::limits::FLOWS_DEFAULT,
                 timeouts: proxy_ebpf::abi::settings::Timeouts::DEFAULT,
+                vip_network: 0,
                 guard: kernel::guard::Guard::default(),
             },
             folder,

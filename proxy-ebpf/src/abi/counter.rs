@@ -85,6 +85,8 @@ counters! {
     SynRate = 27, "syn_rate", true;
     /// A client's SYN came again because nothing had answered it: another backend was chosen.
     FlowRetried = 28, "flow_retried", false;
+    /// New flow of a VIP, from a client outside, sent to a backend by the node's routes.
+    FlowDirect = 29, "flow_direct", false;
     /// Packet for another node's task, sent by the XDP program itself.
     XdpSent = 32, "xdp_sent", false;
     /// What nobody could be told: the CPU had told [`super::limits::EVENTS_MAX`] in this tick, or the ring was full.

@@ -72,7 +72,7 @@ abi! {
         peer_port_be: u16,
         /// [`SYN`] to [`ANSWERED`].
         state: u8,
-        /// [`BACK`], [`CLAMP`].
+        /// [`BACK`] to [`DIRECT`]; there is room for four.
         flags: u8,
         /// [`ENTRY`] side: the tables were these when frontend and backend were last found
         /// ([`GENERATION_MAX`]); 0 = unknown.
@@ -105,6 +105,10 @@ pub const BACK: u8 = 1;
 /// [`Flow::flags`]: came through the tunnel and does not go back through it: the task's SYN-ACK must not promise
 /// segments that the tunnel has no room for.
 pub const CLAMP: u8 = 2;
+/// [`Flow::flags`]: [`ENTRY`] side: the backend gets packets as they are, and answers the client itself.
+pub const AS_IS: u8 = 4;
+/// [`Flow::flags`]: [`TASK`] side: of a backend that is no task, whose replies come in through an uplink.
+pub const DIRECT: u8 = 8;
 
 /// Flows in a bucket.
 pub const WAYS: usize = 8;

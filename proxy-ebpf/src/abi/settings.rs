@@ -5,7 +5,7 @@ use super::flow::{ANSWERED, CLOSING, DATAGRAM, OPEN, STATES, STREAM, SYN};
 
 abi! {
     /// The programs' configuration.
-    pub struct Settings: 64 {
+    pub struct Settings: 68 {
         /// Interface of the tunnel; 0 = no tunnel (remote backends cannot be reached).
         tunnel_ifindex: u32,
         /// This node as the other nodes know it (tunnel source), network order; 0 = unknown.
@@ -22,6 +22,8 @@ abi! {
         syn_rate: u32,
         /// The bits of an address that make such a prefix, network order.
         syn_mask_be: u32,
+        /// The network whose VIPs clients outside may use; 0 = none. They are sent from `node_be`.
+        vip_network: u32,
         /// Ticks after which a flow is forgotten, by [`super::Flow::state`].
         timeouts: [u32; STATES],
     }
@@ -89,6 +91,7 @@ impl Settings {
         guard: 0,
         syn_rate: 0,
         syn_mask_be: 0,
+        vip_network: 0,
         timeouts: Timeouts::DEFAULT.by_state(),
     };
 }

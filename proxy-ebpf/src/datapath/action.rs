@@ -46,6 +46,11 @@ pub enum Out {
         /// The interface.
         ifindex: u32,
     },
+    /// To where the node's routes lead, if they lead out of it.
+    Route {
+        /// The next hop, network order; 0 = what the routes say of the destination.
+        next_be: u32,
+    },
 }
 
 /// A decision.
@@ -91,7 +96,7 @@ impl Action {
 /// An [`Action`] without bytes of no meaning: the verifier refuses a program that copies what nobody wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flat {
-    /// [`PASS`] to [`NEIGHBOUR`].
+    /// [`PASS`] to [`ROUTE`].
     pub out: u32,
     /// [`SOURCE`] and [`DESTINATION`]: which ends are translated.
     pub nat: u32,
@@ -121,6 +126,8 @@ pub const VETH: u32 = 3;
 pub const TUNNEL: u32 = 4;
 /// [`Out::Neighbour`].
 pub const NEIGHBOUR: u32 = 5;
+/// [`Out::Route`].
+pub const ROUTE: u32 = 6;
 /// [`Flat::nat`]: the source is.
 pub const SOURCE: u32 = 1;
 /// [`Flat::nat`]: the destination is.
@@ -176,6 +183,10 @@ impl Flat {
             Out::Neighbour { ifindex } => {
                 self.out = NEIGHBOUR;
                 self.to = ifindex;
+            }
+            Out::Route { next_be } => {
+                self.out = ROUTE;
+                self.to = next_be;
             }
         }
     }

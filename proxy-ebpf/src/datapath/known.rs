@@ -40,7 +40,7 @@ fn change(world: &mut World, chance: &mut Chance) {
             node_be: OTHER,
             task: chance.pick(&[task_id(addr_be), 7]),
             ifindex: 55,
-            flags: chance.pick(&[LOCAL, REMOTE, REMOTE, REMOTE]),
+            flags: chance.pick(&[LOCAL, REMOTE, REMOTE, REMOTE, 0]),
             ..Default::default()
         };
         world.backends.insert(id, backend);
@@ -65,6 +65,21 @@ fn change(world: &mut World, chance: &mut Chance) {
             world.frontends.insert(key, frontend);
         }
     }
+    let vip = FrontendKey {
+        network: 3,
+        addr_be: OTHER,
+        kind: VIP,
+        ..Default::default()
+    };
+    let frontend = Frontend {
+        id: 1,
+        slots: 4,
+        flags: chance.pick(&[0, MASQUERADE, DSR]),
+        ..Default::default()
+    };
+    world.frontends.insert(vip, frontend);
+    world.vip_network = chance.pick(&[0, 3]);
+    world.node_be = NODE;
     if chance.below(8) == 0 {
         world.local_addrs = chance.pick(&[&[NODE][..], &[], &[NODE, OTHER]]).to_vec();
     }
@@ -134,7 +149,7 @@ fn what_is_recognised_is_what_would_be_looked_up() {
                     (packet.src_port_be, packet.dst_port_be) = (packet.dst_port_be, packet.src_port_be);
                     Some(from_tunnel(world, &env, &mut packet, 0, OTHER))
                 }
-                1 => from_task(world, &env, &mut packet),
+                1 => from_task(world, &env, &mut packet, 0),
                 _ => Some(from_client(world, &env, &mut packet)),
             }
         });

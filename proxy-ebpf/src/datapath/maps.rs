@@ -13,6 +13,10 @@ pub trait Maps {
     fn scope(&self, cookie: u64) -> Option<&Scope>;
     /// Whether the address (network order) is this node's own.
     fn is_local_addr(&self, addr_be: u32) -> bool;
+    /// The network whose VIPs clients outside may use; 0 = none.
+    fn vip_network(&self) -> u32;
+    /// This node's address, network order; 0 = unknown.
+    fn node_be(&self) -> u32;
     /// Master entry of a frontend.
     fn frontend(&self, key: &FrontendKey) -> Option<&Frontend>;
     /// Master entry of a frontend with an IPv6 address.

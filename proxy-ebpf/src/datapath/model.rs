@@ -21,6 +21,10 @@ pub struct World {
     pub scopes: HashMap<u64, Scope>,
     /// The node's addresses.
     pub local_addrs: Vec<u32>,
+    /// The network whose VIPs clients outside may use; 0 = none.
+    pub vip_network: u32,
+    /// This node's address, network order; 0 = unknown.
+    pub node_be: u32,
     /// Master entries.
     pub frontends: HashMap<FrontendKey, Frontend>,
     /// Those with an IPv6 address.
@@ -70,6 +74,8 @@ impl Default for World {
         World {
             scopes: HashMap::new(),
             local_addrs: Vec::new(),
+            vip_network: 0,
+            node_be: 0,
             frontends: HashMap::new(),
             frontends6: HashMap::new(),
             slots: HashMap::new(),
@@ -128,6 +134,12 @@ impl Maps for World {
     }
     fn is_local_addr(&self, addr_be: u32) -> bool {
         self.local_addrs.contains(&addr_be)
+    }
+    fn vip_network(&self) -> u32 {
+        self.vip_network
+    }
+    fn node_be(&self) -> u32 {
+        self.node_be
     }
     fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
         self.frontends.get(key)

@@ -26,6 +26,7 @@
 
 use super::{
     Action, DENY, Maps, Nat, Out, Packet,
+    direct::{self, is_direct},
     flows::{
         advance, alive, answered_state, complete, first_state, live, next_state, note_fragment, put, still,
     },
@@ -34,8 +35,8 @@ use super::{
 };
 use crate::abi::{
     Backend, Counter, Flow, FlowKey, Frontend, FrontendKey, PROTO_TCP,
-    backend::{LOCAL, task_id},
-    flow::{BACK, CLAMP, CLOSING, ENTRY, SYN, TASK},
+    backend::{LOCAL, REMOTE, task_id},
+    flow::{AS_IS, BACK, CLAMP, CLOSING, DIRECT, ENTRY, SYN, TASK},
     frontend::{DSR, MASQUERADE, PUBLISHED},
     limits::MASQUERADE_TRIES,
     tally,
@@ -154,11 +155,20 @@ pub const FOUND: u32 = 2;
 /// Second stage: whose packet is it?
 #[inline(always)]
 pub fn look_up<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, stage: &mut Stage) -> Step {
-    if stage.known == UNKNOWN && (!maps.is_local_addr(packet.dst_be) || !complete(maps, packet)) {
+    let vips = maps.vip_network() != 0;
+    let local = stage.known != UNKNOWN && !vips || maps.is_local_addr(packet.dst_be);
+    if stage.known == UNKNOWN && (!(local || vips) || !complete(maps, packet)) {
         note_gate(maps, env, packet, false);
         return Step::Answer(Action::PASS);
     }
-    let Some(frontend) = published(maps, packet.protocol, packet.dst_port_be) else {
+    let mut found = None;
+    if local {
+        found = published(maps, packet.protocol, packet.dst_port_be);
+    }
+    if found.is_none() {
+        found = direct::frontend(maps, packet);
+    }
+    let Some(frontend) = found else {
         note_gate(maps, env, packet, false);
         return Step::Answer(Action::PASS);
     };
@@ -273,6 +283,7 @@ pub fn open<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) ->
         backend: id,
         ifindex: env.ifindex,
         state: first_state(packet),
+        flags: direct::flags(frontend, backend),
         generation: env.generation,
         ..Default::default()
     };
@@ -284,8 +295,11 @@ pub fn open<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) ->
 #[inline(always)]
 fn lead(flow: &mut Flow, frontend: &Frontend, backend: &Backend, packet: &Packet) {
     flow.nat_addr_be = backend.addr_be;
-    flow.nat_port_be = target_port(frontend, packet.dst_port_be);
-    let named = backend.flags & LOCAL == 0 && backend.task == task_id(backend.addr_be);
+    flow.nat_port_be = match backend.port_be {
+        0 => target_port(frontend, packet.dst_port_be),
+        port_be => port_be,
+    };
+    let named = backend.flags & REMOTE != 0 && backend.task == task_id(backend.addr_be);
     flow.node_be = if named { backend.node_be } else { 0 };
 }
 
@@ -294,7 +308,15 @@ fn lead(flow: &mut Flow, frontend: &Frontend, backend: &Backend, packet: &Packet
 pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Option<Counter> {
     let local = stage.backend.flags & LOCAL != 0;
     let itself = local && stage.backend.addr_be == packet.src_be;
-    if stage.frontend.flags & MASQUERADE != 0 || itself {
+    let direct = is_direct(&stage.backend);
+    if direct && stage.frontend.flags & MASQUERADE != 0 {
+        let port_be = direct::masquerade(maps, env, packet, &stage.flow);
+        if port_be == 0 {
+            return Some(Counter::MasqueradeFull);
+        }
+        stage.flow.peer_be = maps.node_be();
+        stage.flow.peer_port_be = port_be;
+    } else if stage.frontend.flags & MASQUERADE != 0 || itself {
         let port_be = masquerade(maps, env, packet, &stage.flow);
         if port_be == 0 {
             return Some(Counter::MasqueradeFull);
@@ -311,6 +333,8 @@ pub fn remember<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage
     }
     let counter = if local {
         Counter::FlowLocal
+    } else if direct {
+        Counter::FlowDirect
     } else {
         Counter::FlowRemote
     };
@@ -372,7 +396,11 @@ fn back_key(packet: &Packet, port_be: u16) -> FlowKey {
 #[inline(always)]
 pub fn deliver<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage) -> Action {
     let (backend, flow) = (&stage.backend, &stage.flow);
-    if backend.flags & LOCAL == 0 {
+    let direct = is_direct(backend);
+    if direct && flow.flags & AS_IS != 0 {
+        return direct::as_is(flow);
+    }
+    if !direct && backend.flags & LOCAL == 0 {
         if env.tunnel_ifindex == 0 {
             return refuse(packet, Counter::NoTunnel);
         }
@@ -390,11 +418,15 @@ pub fn deliver<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage)
             },
         };
     }
+    if direct {
+        stage.frontend.target_port_be = flow.nat_port_be;
+    }
     stage.flow = Flow {
         backend: flow.backend,
         ifindex: env.ifindex,
         peer_be: flow.peer_be,
         peer_port_be: flow.peer_port_be,
+        flags: if direct { DIRECT } else { 0 },
         ..Default::default()
     };
     to_task(maps, env, packet, stage)
@@ -451,22 +483,30 @@ pub fn to_task<M: Maps>(maps: &M, env: &Env, packet: &Packet, stage: &mut Stage)
             Nat::Destination(to.0, to.1)
         },
         clamp_mss: false,
-        out: Out::Veth {
-            ifindex: backend.ifindex,
-            mac: backend.mac,
-            gateway_mac: backend.gateway_mac,
+        out: if is_direct(backend) {
+            Out::Route { next_be: 0 }
+        } else {
+            Out::Veth {
+                ifindex: backend.ifindex,
+                mac: backend.mac,
+                gateway_mac: backend.gateway_mac,
+            }
         },
     }
 }
 
-/// A packet that a task sent through its gateway veth; `None` when it is no reply of a published port.
+/// A packet that a task sent through its gateway veth; `None` when it is no reply of a published port, or of a flow
+/// without these flags.
 #[inline(always)]
-pub fn from_task<M: Maps>(maps: &M, env: &Env, packet: &mut Packet) -> Option<Action> {
+pub fn from_task<M: Maps>(maps: &M, env: &Env, packet: &mut Packet, flags: u8) -> Option<Action> {
     if !complete(maps, packet) {
         return None;
     }
     let key = FlowKey::new(TASK, packet.protocol, packet.destination(), packet.source());
     let mut flow = live(maps, env, &key)?;
+    if flow.flags & flags != flags {
+        return None;
+    }
     note_fragment(maps, packet);
     let used = (flow.nat_addr_be, flow.nat_port_be);
     let client = if flow.peer_be == 0 {

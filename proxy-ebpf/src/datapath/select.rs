@@ -99,7 +99,8 @@ fn choose<M: Maps>(maps: &M, frontend: &Frontend, who: &Who) -> u32 {
         maps.count(Counter::AffinityKept);
         return kept.backend;
     }
-    let chosen = if frontend.scheduler == LEAST && frontend.affinity == 0 {
+    // Sockets are not counted: for them it is a round.
+    let chosen = if frontend.scheduler == LEAST && who.kind == ADDRESS && frontend.affinity == 0 {
         least(maps, frontend, who.avoid)
     } else {
         spread(maps, frontend, who, key.client)

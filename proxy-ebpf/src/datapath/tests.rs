@@ -25,7 +25,7 @@ fn from_client(world: &World, env: &Env, packet: &Packet) -> Action {
 }
 
 fn from_task(world: &World, env: &Env, packet: &Packet) -> Option<Action> {
-    published::from_task(world, env, &mut packet.clone())
+    published::from_task(world, env, &mut packet.clone(), 0)
 }
 
 fn from_tunnel(world: &World, env: &Env, packet: &Packet, task: u32, node_be: u32) -> Action {
@@ -1218,4 +1218,169 @@ fn any_bytes_parse_without_a_panic() {
         }
     }
     assert!(parsed > 10_000, "the generator reaches the parser: {parsed}");
+}
+
+const VIP_ADDR: u32 = 0x0701_0201;
+const OUTSIDE: u32 = 3;
+
+/// A node with one VIP for clients outside, of every port, and these backends, which are no tasks.
+fn vip_node(flags: u32, backends: &[Backend]) -> World {
+    let mut world = node(backends);
+    let vip = FrontendKey {
+        network: OUTSIDE,
+        addr_be: VIP_ADDR,
+        kind: VIP,
+        ..Default::default()
+    };
+    let mut frontend = world.frontends[&FrontendKey {
+        port_be: 80u16.to_be(),
+        protocol: PROTO_TCP,
+        kind: PUBLISHED,
+        ..Default::default()
+    }];
+    frontend.target_port_be = 0;
+    frontend.flags = flags;
+    world.frontends.clear();
+    world.frontends.insert(vip, frontend);
+    (world.vip_network, world.node_be) = (OUTSIDE, NODE);
+    world
+}
+
+fn plain(addr_be: u32, port: u16) -> Backend {
+    Backend {
+        addr_be,
+        port_be: port.to_be(),
+        ..Default::default()
+    }
+}
+
+fn to_vip(port: u16) -> Packet {
+    Packet {
+        dst_be: VIP_ADDR,
+        ..from_port(port)
+    }
+}
+
+fn direct_reply(world: &World, packet: &Packet) -> Option<Action> {
+    super::direct::reply(world, &ENV, &mut packet.clone())
+}
+
+#[test]
+fn a_client_outside_reaches_a_vip_by_the_nodes_routes() {
+    let routed = Out::Route { next_be: 0 };
+    for masked in [false, true] {
+        let flags = if masked { MASQUERADE } else { 0 };
+        let world = vip_node(flags, &[plain(TASK_ADDR, 8080)]);
+        let syn = to_vip(1000);
+        let action = from_client(&world, &ENV, &syn);
+        let (seen_as, to) = match action.nat {
+            Nat::Destination(addr, port) => (syn.source(), (addr, port)),
+            Nat::Both(source, to) => (source, to),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((action.out, to), (routed, (TASK_ADDR, 8080u16.to_be())));
+        assert_eq!(
+            seen_as,
+            if masked {
+                (NODE, syn.src_port_be)
+            } else {
+                syn.source()
+            }
+        );
+        assert_eq!(world.counted(Counter::FlowDirect), 1);
+
+        let answer = Packet {
+            src_be: to.0,
+            src_port_be: to.1,
+            dst_be: seen_as.0,
+            dst_port_be: seen_as.1,
+            ..packet(PROTO_TCP, TCP_SYN | TCP_ACK)
+        };
+        let back = direct_reply(&world, &answer).unwrap();
+        assert_eq!(back.out, Out::Neighbour { ifindex: 2 });
+        let expected = match masked {
+            true => Nat::Both(syn.destination(), syn.source()),
+            false => Nat::Source(syn.destination().0, syn.destination().1),
+        };
+        assert_eq!(back.nat, expected);
+        // What was answered stays; what nobody asked for is nobody's.
+        let later = Env {
+            now: ENV.now + 2,
+            ..ENV
+        };
+        assert_eq!(from_client(&world, &later, &syn).nat, action.nat);
+        assert_eq!(world.counted(Counter::FlowRetried), 0);
+        let other = Packet {
+            src_port_be: 81,
+            ..answer
+        };
+        assert_eq!(direct_reply(&world, &other), None);
+    }
+}
+
+#[test]
+fn vips_are_not_reached_from_outside_unless_the_operator_says_so() {
+    let mut world = vip_node(0, &[plain(TASK_ADDR, 8080)]);
+    world.vip_network = 0;
+    assert_eq!(from_client(&world, &ENV, &to_vip(1000)), Action::PASS);
+    world.vip_network = OUTSIDE + 1;
+    assert_eq!(from_client(&world, &ENV, &to_vip(1000)), Action::PASS);
+    // A published port is none of a VIP's, and of nobody else's address.
+    let mut world = node(&[backend(LOCAL)]);
+    (world.vip_network, world.node_be) = (OUTSIDE, NODE);
+    assert_eq!(from_client(&world, &ENV, &to_vip(1000)), Action::PASS);
+    assert!(veth(from_client(&world, &ENV, &packet(PROTO_TCP, TCP_SYN))));
+}
+
+#[test]
+fn two_clients_with_one_port_are_two_for_a_masqueraded_backend() {
+    let world = vip_node(MASQUERADE, &[plain(TASK_ADDR, 8080)]);
+    let seen_as = |client: u32| {
+        let syn = Packet {
+            src_be: client,
+            ..to_vip(1000)
+        };
+        match from_client(&world, &ENV, &syn).nat {
+            Nat::Both(source, _) => source,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (first, second) = (seen_as(CLIENT), seen_as(CLIENT + 1));
+    assert_eq!(first, (NODE, 1000u16.to_be()));
+    assert_eq!(second.0, NODE);
+    assert_ne!(second.1, first.1);
+    assert_eq!(seen_as(CLIENT + 1), second, "the same flow, the same port");
+    let nameless = World { node_be: 0, ..world };
+    let refused = from_client(
+        &nameless,
+        &ENV,
+        &Packet {
+            src_be: CLIENT + 2,
+            ..to_vip(1000)
+        },
+    );
+    assert_eq!(refused, Action::refuse(Counter::MasqueradeFull));
+}
+
+#[test]
+fn a_backend_with_the_vip_gets_packets_as_they_are() {
+    let world = vip_node(DSR, &[plain(TASK_ADDR, 8080)]);
+    let expected = Action {
+        nat: Nat::None,
+        clamp_mss: false,
+        out: Out::Route { next_be: TASK_ADDR },
+    };
+    assert_eq!(from_client(&world, &ENV, &to_vip(1000)), expected);
+    let ack = Packet {
+        tcp_flags: TCP_ACK,
+        ..to_vip(1000)
+    };
+    let counting = Env { generation: 7, ..ENV };
+    for _ in 0..3 {
+        assert_eq!(
+            from_client(&world, &counting, &ack),
+            expected,
+            "the short way too"
+        );
+    }
 }

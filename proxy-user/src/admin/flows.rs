@@ -20,7 +20,6 @@ use super::names::{Failure, Names, address, failure, ip, mirror, protocol, quest
 use crate::{
     daemon::Shared,
     kernel::mirror::{Look, Row},
-    reconcile::key::FrontKey,
 };
 
 /// Most flows in one answer, unless fewer are asked for.
@@ -165,8 +164,7 @@ impl Reader {
             (flow.nat_addr_be, flow.nat_port_be),
         );
         let (used, task) = if entry { (local, nat) } else { (nat, local) };
-        let frontend = FrontKey::published(used.1, key.protocol);
-        let service = self.names.service(&frontend);
+        let service = self.names.used(used.0, used.1, key.protocol);
         Some(Seen {
             row,
             entry,

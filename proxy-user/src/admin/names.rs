@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     daemon::{Shared, View},
     kernel::mirror::Mirror,
+    model::{NetworkId, snapshot::HOST},
     reconcile::{
         desired::{address_of, frontend_key},
         key::FrontKey,
@@ -106,6 +107,17 @@ impl Names {
     /// The service of a frontend.
     pub(super) fn service(&self, key: &FrontKey) -> Option<&str> {
         self.services.get(key).map(String::as_str)
+    }
+
+    /// The service that a client outside used by this address and port (network order): a VIP's, or a published
+    /// port's.
+    pub(super) fn used(&self, addr_be: u32, port_be: u16, protocol: u8) -> Option<&str> {
+        let network = NetworkId::of(HOST).get();
+        let vip = |port_be, protocol| FrontKey::vip(network, ip(addr_be).into(), port_be, protocol);
+        let vip = self
+            .service(&vip(port_be, protocol))
+            .or_else(|| self.service(&vip(0, 0)));
+        vip.or_else(|| self.service(&FrontKey::published(port_be, protocol)))
     }
 
     /// A backend as people know it.

@@ -17,7 +17,7 @@ use proxy_ebpf::{
         frontend::{DSR, FLOW_HASH, LEAST, MASQUERADE, RANDOM, SOURCE_HASH},
     },
     datapath::{
-        Maps, Out, Packet,
+        Maps, Out, Packet, direct,
         flows::live,
         ip::{Ip, V6},
         packet::{Kind, TCP_SYN},
@@ -215,13 +215,21 @@ fn outside(
     if known.is_some() && protocol == PROTO_TCP {
         packet.tcp_flags = proxy_ebpf::datapath::packet::TCP_ACK;
     }
-    let frontend_key = FrontKey::published(to.port_be, protocol);
-    let frontend = frontend_key.entry(look).filter(|_| look.is_local_addr(to.addr));
-    let Some(frontend) = frontend else {
+    let port = FrontKey::published(to.port_be, protocol);
+    let published = port.entry(look).filter(|_| look.is_local_addr(to.addr));
+    let vip = || {
+        let frontend = direct::frontend(look, &packet)?;
+        let (key, _) = look.found();
+        Some((key?, ip(to.addr).to_string(), frontend))
+    };
+    let used = published.map(|frontend| (port, "*".to_owned(), frontend));
+    let Some((frontend_key, address, frontend)) = used.or_else(vip) else {
         let why = if look.is_local_addr(to.addr) {
             "nobody publishes this port"
+        } else if settings.vip_network != 0 {
+            "the address is neither this node's nor a VIP of its own network with this port"
         } else {
-            "the address is none of this node's, and VIPs are not reached from outside"
+            "the address is none of this node's, and VIPs are not reached from outside (--serve-vips)"
         };
         return json!({ "hook": "uplink", "result": "not ours", "why": why });
     };
@@ -244,7 +252,7 @@ fn outside(
     json!({
         "hook": "uplink",
         "service": names.service(&frontend_key),
-        "frontend": format!("*:{}/{}", u16::from_be(to.port_be), super::names::protocol(protocol)),
+        "frontend": format!("{address}:{}/{}", u16::from_be(to.port_be), super::names::protocol(protocol)),
         "why": known.map_or_else(
             || why(frontend, look),
             |flow| format!("a known flow, state {}", state(flow.state)),
@@ -353,6 +361,18 @@ fn path(out: &Out, frontend: &Frontend) -> (&'static str, String) {
                 "delivered",
                 format!("through the tunnel to {}; replies come back {back}", ip(*node_be)),
             )
+        }
+        Out::Route { next_be: 0 } => {
+            let back = if frontend.flags & MASQUERADE != 0 {
+                "come back to this node"
+            } else {
+                "must have this node on their way"
+            };
+            ("delivered", format!("by the node's routes; replies {back}"))
+        }
+        Out::Route { .. } => {
+            let how = "as it is, by the node's routes; the backend has the VIP and answers directly";
+            ("delivered", how.to_owned())
         }
         Out::Neighbour { ifindex } => ("delivered", format!("out of interface {ifindex}")),
     }

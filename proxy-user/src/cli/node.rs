@@ -16,7 +16,7 @@ use super::{Exit, doctor};
 use crate::{
     admin::Socket,
     daemon, kernel,
-    model::{NodeAddr, Snapshot},
+    model::{NetworkId, NodeAddr, Snapshot, snapshot::HOST},
     providers::{Provider, Report, api, docker, file},
 };
 
@@ -72,6 +72,10 @@ pub struct Args {
     #[arg(long, value_name = "STATE=SECONDS,…", env = "PORTICO_FLOW_TIMEOUTS",
         default_value = "syn=63,established=432000,fin=120,udp=120,udp-stream=300", value_parser = timeouts)]
     flow_timeouts: Timeouts,
+    /// Serve VIPs of the node's own network (`portico service add --vip`) to clients that come in through an uplink as
+    /// well; without it only the node's own processes have them
+    #[arg(long, env = "PORTICO_SERVE_VIPS")]
+    serve_vips: bool,
     #[command(flatten)]
     guard: guard::Args,
     #[command(flatten)]
@@ -128,9 +132,9 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
     };
     let uplinks: Vec<String> = args.uplink.into_iter().filter(|name| !name.is_empty()).collect();
     if args.ipvs.forwards() {
-        if args.guard.is_any() {
-            let why = "--deny, --drop-malformed and --syn-rate are rules of Portico's own programs, which --dataplane ipvs \
-                       does not load";
+        if args.guard.is_any() || args.serve_vips {
+            let why = "--deny, --drop-malformed, --syn-rate and --serve-vips are for Portico's own programs, which \
+                       --dataplane ipvs does not load";
             return Err(Exit::Usage(why.into()));
         }
         let options = args.ipvs.options(uplinks, args.state);
@@ -148,6 +152,11 @@ async fn start(args: Args, cgroup: PathBuf) -> Result<(), Exit> {
         state: args.state,
         flows: args.flows,
         timeouts: args.flow_timeouts,
+        vip_network: if args.serve_vips {
+            NetworkId::of(HOST).get()
+        } else {
+            0
+        },
         guard: args.guard.rules(),
     };
     // On a thread of its own: it makes blocking system calls and may want a runtime of its own for netlink.

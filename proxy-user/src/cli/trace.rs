@@ -17,8 +17,11 @@ pub struct Args {
     /// CLIENT -> ADDRESS:PORT[/PROTOCOL], in quotes or without the arrow (to a shell it is a redirection). CLIENT is an address outside, with :PORT if a
     /// flow is meant that may be known; the name or an address of a task of this node; or `host`, a process of the
     /// node itself
-    #[arg(required = true, num_args = 1..=3, value_name = "CLIENT -> ADDRESS:PORT", allow_hyphen_values = true)]
+    #[arg(required = true, num_args = 1..=2, value_name = "CLIENT -> ADDRESS:PORT")]
     what: Vec<String>,
+    /// The arrow as a word of its own looks like a flag, and flags may follow the words.
+    #[arg(short = '>', hide = true)]
+    arrow: bool,
     #[command(flatten)]
     ask: Ask,
 }
@@ -88,6 +91,27 @@ fn render(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_may_follow_and_the_arrow_is_none() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Verb {
+            #[command(flatten)]
+            args: Args,
+        }
+        for words in [
+            "trace host -> 10.0.0.1:80 --json",
+            "trace --json host -> 10.0.0.1:80",
+            "trace host 10.0.0.1:80 --json",
+        ] {
+            let args = Verb::try_parse_from(words.split(' ')).unwrap().args;
+            assert!(args.ask.json, "{words}");
+            assert_eq!(args.what, ["host", "10.0.0.1:80"], "{words}");
+        }
+        let quoted = Verb::try_parse_from(["trace", "host -> 10.0.0.1:80", "--json"]).unwrap();
+        assert_eq!(quoted.args.what, ["host -> 10.0.0.1:80"]);
+    }
 
     #[test]
     fn the_arrow_may_be_left_out_or_stand_in_one_text() {

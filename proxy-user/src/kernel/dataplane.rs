@@ -70,6 +70,7 @@ pub struct Dataplane {
     /// None if an earlier build has made it otherwise: then a backend inherits what was opened under its number.
     tallies: Option<Shared<AtomicU64>>,
     generation: Generation,
+    vip_network: u32,
     pins: Pins,
     object: Object,
 }
@@ -197,11 +198,12 @@ fn agree<K: Pod + Ord, V: Pod + PartialEq>(
 
 impl Dataplane {
     /// Opens the pinned maps.
-    pub fn open(pins: &Pins, object: Object) -> Result<Dataplane, MapError> {
+    pub fn open(pins: &Pins, object: Object, vip_network: u32) -> Result<Dataplane, MapError> {
         Ok(Dataplane {
             maps: Maps::open(pins)?,
             tallies: Shared::map(pins, "ACTIVE").ok(),
             generation: Generation::open(pins).map_err(MapError::IoError)?,
+            vip_network,
             pins: pins.clone(),
             object,
         })
@@ -209,6 +211,9 @@ impl Dataplane {
 }
 
 impl Datapath for Dataplane {
+    fn vip_network(&self) -> u32 {
+        self.vip_network
+    }
     fn set_frontend(&mut self, key: FrontKey, value: Frontend) -> Result<(), DatapathError> {
         let done = match key {
             FrontKey::V4(key) => self.maps.frontends.set(key, value),

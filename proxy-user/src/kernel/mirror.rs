@@ -286,6 +286,12 @@ impl Maps for Look {
     fn is_local_addr(&self, addr_be: u32) -> bool {
         self.local_addrs.get(&addr_be, 0).is_ok()
     }
+    fn vip_network(&self) -> u32 {
+        self.settings.vip_network
+    }
+    fn node_be(&self) -> u32 {
+        self.settings.node_be
+    }
     fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
         let value = found(self.frontends.get(key, 0))?;
         self.found.borrow_mut().0 = Some(FrontKey::V4(*key));

@@ -56,6 +56,8 @@ pub struct Options {
     pub flows: u32,
     /// How long flows are remembered.
     pub timeouts: Timeouts,
+    /// The network whose VIPs clients outside may use; 0 = none.
+    pub vip_network: u32,
     /// What uplinks drop before all else.
     pub guard: Guard,
 }
@@ -123,7 +125,7 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
     let mtu = uplinks.iter().map(|u| u.mtu).min().unwrap_or(0);
     let mut settings = Settings {
         tunnel_ifindex,
-        node_be: options.node_address.map_or(0, |a| u32::from(a).to_be()),
+        node_be: own_address(options, &uplinks).map_or(0, |a| u32::from(a).to_be()),
         tunnel_mss: mtu.saturating_sub(TUNNEL_OVERHEAD + TCP_IP_HEADERS),
         uplink_ifindex: uplinks.first().map_or(0, |u| u.ifindex),
         flow_mask: flow_buckets(options.flows) - 1,
@@ -131,6 +133,7 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         guard: 0,
         syn_rate: 0,
         syn_mask_be: 0,
+        vip_network: options.vip_network,
     };
     options.guard.put(&mut settings);
     pins.match_flow_table(&settings)
@@ -190,7 +193,8 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
     Ok(KernelParts {
         mirror: Some(Mirror::new(pins.clone(), settings)),
         datapath: Box::new(
-            Dataplane::open(&pins, object).map_err(|e| Exit::Failed(format!("pinned maps: {e}")))?,
+            Dataplane::open(&pins, object, options.vip_network)
+                .map_err(|e| Exit::Failed(format!("pinned maps: {e}")))?,
         ),
         own_cookie,
         local_addrs: Box::new(|| {
@@ -210,6 +214,21 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         }),
         info,
     })
+}
+
+/// What other nodes know this one by, or, where there are none, backends.
+fn own_address(options: &Options, uplinks: &[netlink::Link]) -> Option<Ipv4Addr> {
+    let of_uplink = || {
+        let name = &uplinks.first()?.name;
+        let addresses = netlink::addresses().ok()?;
+        addresses
+            .into_iter()
+            .find(|(of, _)| of == name)
+            .map(|(_, address)| address)
+    };
+    options
+        .node_address
+        .or_else(|| (options.vip_network != 0).then(of_uplink)?)
 }
 
 /// Attaches socket hooks, uplinks and tunnel; the number of links that changed.

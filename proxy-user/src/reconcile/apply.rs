@@ -176,10 +176,17 @@ impl Reconciler {
         &self.errors
     }
 
+    fn desired(&self, tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&[FrontendAddr]>) -> Desired {
+        Desired {
+            vip_network: self.datapath.vip_network(),
+            ..desired(tables, blocked, only)
+        }
+    }
+
     /// What a pass would do.
     pub fn plan(&self, tables: &Tables) -> Plan {
         plan(
-            &desired(tables, &BTreeSet::new(), None),
+            &self.desired(tables, &BTreeSet::new(), None),
             &self.mirror,
             &self.protected,
             self.next_backend,
@@ -197,7 +204,7 @@ impl Reconciler {
             .map(|settled| settled.differing(&tables.frontends));
         // Every round but the last blocks one more interface, so this ends.
         loop {
-            let mut want = desired(tables, &blocked, only.as_deref());
+            let mut want = self.desired(tables, &blocked, only.as_deref());
             if let Some(only) = &mut want.only {
                 let held = only.keys.iter().filter_map(|key| self.unslotted.get(key));
                 only.unslotted = held.flatten().copied().collect();

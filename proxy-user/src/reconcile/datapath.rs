@@ -117,6 +117,10 @@ pub trait Datapath: Send {
     fn attach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError>;
     /// Detaches it; the interface may be gone already.
     fn detach_task_link(&mut self, ifindex: u32) -> Result<(), DatapathError>;
+    /// The network whose VIPs clients outside may use; 0 = none.
+    fn vip_network(&self) -> u32 {
+        0
+    }
     /// What compares a picture with the kernel in a thread of its own; none where everything is read back in a
     /// moment.
     fn comparer(&self) -> Option<Comparer> {

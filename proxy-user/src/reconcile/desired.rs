@@ -100,6 +100,8 @@ pub struct Desired {
     pub frontends: BTreeMap<FrontKey, Arc<model::Frontend>>,
     /// Interfaces where the reply program could not be attached.
     pub blocked: BTreeSet<u32>,
+    /// The network whose VIPs clients outside may use, as published ports; 0 = none.
+    pub vip_network: u32,
     /// If set, `frontends` speaks of these only: every other frontend is in the kernel as it should be, and
     /// nothing else is.
     pub only: Option<Focus>,
@@ -119,7 +121,8 @@ pub struct Focus {
 impl Desired {
     /// What a frontend means for the kernel.
     pub fn frontend(&self, key: FrontKey, frontend: &model::Frontend) -> DesiredFrontend {
-        desired_frontend(frontend, key.is_published(), &self.blocked)
+        let outside = key.is_published() || key.is_vip_of(self.vip_network);
+        desired_frontend(frontend, outside, &self.blocked)
     }
 }
 
@@ -190,7 +193,8 @@ pub fn desired(tables: &Tables, blocked: &BTreeSet<u32>, only: Option<&[Frontend
     desired
 }
 
-fn desired_frontend(frontend: &model::Frontend, published: bool, blocked: &BTreeSet<u32>) -> DesiredFrontend {
+/// `outside`: clients come in through uplinks.
+fn desired_frontend(frontend: &model::Frontend, outside: bool, blocked: &BTreeSet<u32>) -> DesiredFrontend {
     let policy = &frontend.policy;
     let mut active = Vec::with_capacity(frontend.backends.len());
     let mut draining = Vec::new();
@@ -216,19 +220,19 @@ fn desired_frontend(frontend: &model::Frontend, published: bool, blocked: &BTree
     DesiredFrontend {
         service: frontend.service.clone(),
         target_port_be: frontend.target_port.to_be(),
-        master: master(policy, published),
-        table: table(policy, published, &members),
-        sources: if published { sources(policy) } else { Vec::new() },
+        master: master(policy, outside),
+        table: table(policy, outside, &members),
+        sources: if outside { sources(policy) } else { Vec::new() },
         active,
         draining,
     }
 }
 
-/// What a policy means for the master entry. The socket hooks do not learn when a connection ends, so for VIPs the
-/// fewest flows are not known: there a round stands in for them.
-fn master(policy: &Policy, published: bool) -> Frontend {
+/// What a policy means for the master entry. The socket hooks do not learn when a connection ends, so where only
+/// sockets come the fewest flows are not known: there a round stands in for them.
+fn master(policy: &Policy, outside: bool) -> Frontend {
     let scheduler = match policy.scheduler {
-        Scheduler::Least | Scheduler::WeightedLeast if published => LEAST,
+        Scheduler::Least | Scheduler::WeightedLeast if outside => LEAST,
         Scheduler::RoundRobin
         | Scheduler::WeightedRoundRobin
         | Scheduler::Least
@@ -238,8 +242,8 @@ fn master(policy: &Policy, published: bool) -> Frontend {
         Scheduler::Maglev => FLOW_HASH,
     };
     let flags = match policy.client {
-        ClientMode::Dsr if published => DSR,
-        ClientMode::Masquerade if published => MASQUERADE,
+        ClientMode::Dsr if outside => DSR,
+        ClientMode::Masquerade if outside => MASQUERADE,
         _ => 0,
     };
     Frontend {
@@ -252,7 +256,7 @@ fn master(policy: &Policy, published: bool) -> Frontend {
 }
 
 /// The table that spreads flows. With affinity a new client is spread by its hash, whatever the scheduler.
-fn table(policy: &Policy, published: bool, members: &[Member]) -> Vec<u32> {
+fn table(policy: &Policy, outside: bool, members: &[Member]) -> Vec<u32> {
     let level = members.windows(2).all(|two| two[0].weight == two[1].weight);
     let same: Vec<Member> = members
         .iter()
@@ -262,7 +266,7 @@ fn table(policy: &Policy, published: bool, members: &[Member]) -> Vec<u32> {
     match policy.scheduler {
         _ if policy.affinity.is_some() => spread::maglev(members),
         Scheduler::SourceHash | Scheduler::Maglev => spread::maglev(members),
-        Scheduler::WeightedLeast if published => Vec::new(),
+        Scheduler::WeightedLeast if outside => Vec::new(),
         Scheduler::WeightedRoundRobin | Scheduler::WeightedLeast | Scheduler::Random if !level => {
             spread::turns(members)
         }

@@ -59,6 +59,11 @@ impl FrontKey {
         matches!(self, FrontKey::V4(key) if key.kind == PUBLISHED)
     }
 
+    /// Whether it is an IPv4 VIP's of this network; network 0 has none.
+    pub fn is_vip_of(&self, network: u32) -> bool {
+        matches!(self, FrontKey::V4(key) if network != 0 && key.kind != PUBLISHED && key.network == network)
+    }
+
     /// Its master entry.
     pub fn entry<'a, M: Maps>(&self, maps: &'a M) -> Option<&'a Frontend> {
         match self {

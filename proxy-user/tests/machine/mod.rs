@@ -80,8 +80,13 @@ impl Drop for Agent {
 
 /// An agent that answers.
 pub fn agent(folder: &Path) -> Agent {
+    agent_with(folder, "")
+}
+
+/// The same with these flags.
+pub fn agent_with(folder: &Path, flags: &str) -> Agent {
     let log = fs::File::create(folder.join("log")).unwrap();
-    let mut agent = Agent(portico(folder, "node", "").stderr(log).spawn().unwrap());
+    let mut agent = Agent(portico(folder, "node", flags).stderr(log).spawn().unwrap());
     let began = Instant::now();
     while !portico(folder, "status", "").output().unwrap().status.success() {
         let log = || fs::read_to_string(folder.join("log")).unwrap();
@@ -90,4 +95,46 @@ pub fn agent(folder: &Path) -> Agent {
         std::thread::park_timeout(Duration::from_millis(50));
     }
     agent
+}
+
+/// A host of its own network namespace, joined to the one of the thread that made it by a veth.
+pub struct Host {
+    work: std::sync::mpsc::Sender<Work>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Host {
+    /// Its end is `eth0` with this address; the other end is `veth` here, up.
+    pub fn new(veth: &str, address: &str) -> Host {
+        // SAFETY: no arguments, cannot fail.
+        let thread = unsafe { libc::gettid() };
+        let here = format!("/proc/{}/task/{thread}/ns/net", std::process::id());
+        let lines = [
+            "ip link set lo up".to_owned(),
+            format!("ip link add eth0 type veth peer name {veth} netns {here}"),
+            format!("ip addr add {address} dev eth0"),
+            "ip link set eth0 up".to_owned(),
+        ];
+        let (work, works) = std::sync::mpsc::channel::<Work>();
+        std::thread::spawn(move || {
+            // SAFETY: changes the calling thread only.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "unshare");
+            for work in works {
+                work();
+            }
+        });
+        let host = Host { work };
+        host.on(move || lines.iter().for_each(|line| must(line)));
+        must(&format!("ip link set {veth} up"));
+        host
+    }
+
+    /// Does something there and waits for it.
+    pub fn on<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tell, told) = std::sync::mpsc::channel();
+        let work = move || tell.send(work()).unwrap();
+        self.work.send(Box::new(work)).unwrap();
+        told.recv().expect("it did not fail there")
+    }
 }

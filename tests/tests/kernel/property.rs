@@ -23,7 +23,7 @@ use packets::{SECOND_ADDRESS, SECOND_TASK, frame};
 use proxy_ebpf::{
     abi::*,
     datapath::{
-        Action, DENY, Out, Packet,
+        Action, DENY, Out, Packet, direct,
         model::{MASK, World as Model},
         packet::parse,
         published::{self, Env},
@@ -39,6 +39,7 @@ const CASES: usize = 4_000;
 const CASES_PER_WORLD: usize = 50;
 const XDP: &str = "portico_xdp";
 const MSS: u32 = 1410;
+const VIP_NETWORK: u32 = 9;
 /// `lo`: where a test run's packets are from.
 const IFINDEX: u32 = 1;
 
@@ -60,11 +61,13 @@ fn the_kernel_does_what_the_library_says() {
         number("PORTICO_CASES", CASES as u64) as usize,
     );
     in_namespace(move || {
-        let mut both = Both::new();
+        // Half of them on a node that serves VIPs to clients outside as well.
+        let mut worlds = [Both::new(0), Both::new(VIP_NETWORK)];
         let mut chance = Chance(seed);
         let mut compared = 0;
         let mut outcomes = BTreeSet::new();
         for case in 0..cases {
+            let both = &mut worlds[case * worlds.len() / cases];
             if case % CASES_PER_WORLD == 0 {
                 both.change(&mut chance);
             }
@@ -75,7 +78,7 @@ fn the_kernel_does_what_the_library_says() {
             }
         }
         // A test that meets nothing but misses shows nothing.
-        for wanted in ["Pass", "Drop", "Refuse", "Veth", "Tunnel", "Neighbour"] {
+        for wanted in ["Pass", "Drop", "Refuse", "Veth", "Tunnel", "Neighbour", "Route"] {
             assert!(
                 outcomes.contains(wanted),
                 "no case ended in {wanted}: {outcomes:?}"
@@ -100,19 +103,24 @@ struct Both {
 }
 
 impl Both {
-    fn new() -> Both {
+    fn new(vip_network: u32) -> Both {
         let kernel = World::new(Settings {
             tunnel_ifindex: TUNNEL_IFINDEX,
             node_be: be(NODE),
             tunnel_mss: MSS,
             flow_mask: MASK,
+            vip_network,
             ..Settings::SMALL
         });
         let mut both = Both {
             generation: 0,
             last: 0,
             kernel,
-            model: Model::default(),
+            model: Model {
+                vip_network,
+                node_be: be(NODE),
+                ..Model::default()
+            },
         };
         for address in [NODE, SECOND_ADDRESS] {
             both.model.local_addrs.push(be(address));
@@ -137,9 +145,14 @@ impl Both {
                     addr_be: be(SECOND_TASK),
                     ..local_backend()
                 },
+                4 if self.model.vip_network != 0 => Backend {
+                    addr_be: be(REMOTE_TASK),
+                    port_be: chance.pick(&[0, 8080u16.to_be()]),
+                    ..Default::default()
+                },
                 _ => remote_backend(),
             };
-            backend.task += id;
+            backend.task += if direct::is_direct(&backend) { 0 } else { id };
             backend.weight = chance.pick(&[0, 1, 2, 255]);
             if chance.one_in(6) {
                 backend.flags |= backend::DRAINING;
@@ -151,6 +164,22 @@ impl Both {
             (1..).zip([(80, PROTO_TCP), (80, PROTO_UDP), (81, PROTO_TCP), (81, PROTO_UDP)])
         {
             self.frontend(chance, id, published(port, protocol));
+        }
+        // Of one port and of all, of an address that is the node's own and of one that is not. Nobody asks for them
+        // where no network is served.
+        for (id, (address, port, protocol)) in (5..).zip([
+            (SECOND_ADDRESS, 82, PROTO_TCP),
+            (OTHER_NODE, 80, PROTO_UDP),
+            (OTHER_NODE, 0, 0),
+        ]) {
+            let key = FrontendKey {
+                network: VIP_NETWORK,
+                addr_be: be(address),
+                port_be: u16::to_be(port),
+                protocol,
+                kind: frontend::VIP,
+            };
+            self.frontend(chance, id, key);
         }
         // Now and then nobody counts: then nothing that was found may be kept.
         self.generation = if chance.one_in(4) {
@@ -257,8 +286,15 @@ impl Both {
     }
 
     fn decide(&self, program: &str, env: &Env, packet: &mut Packet) -> Option<Action> {
+        if program != "portico_task"
+            && self.model.vip_network != 0
+            && let Some(reply) = direct::reply(&self.model, env, packet)
+        {
+            // XDP leaves it to tc.
+            return (program != XDP).then_some(reply);
+        }
         if program == "portico_task" {
-            let reply = published::from_task(&self.model, env, packet);
+            let reply = published::from_task(&self.model, env, packet, 0);
             if reply.is_some() || !self.model.local_addrs.contains(&packet.dst_be) {
                 return reply;
             }
@@ -310,7 +346,7 @@ impl Both {
                 .borrow_mut()
                 .insert(id, active.get(&id, 0).unwrap());
         }
-        for id in 1..=4 {
+        for id in 1..=7 {
             let next: Array<_, u64> = Array::try_from(self.kernel.ebpf.map_mut("NEXT").unwrap()).unwrap();
             self.model
                 .next
@@ -342,5 +378,6 @@ fn name(out: &Out) -> &'static str {
         Out::Veth { .. } => "Veth",
         Out::Tunnel { .. } => "Tunnel",
         Out::Neighbour { .. } => "Neighbour",
+        Out::Route { .. } => "Route",
     }
 }

@@ -44,6 +44,7 @@ pub fn machine() -> (tempfile::TempDir, Options) {
         state: PathBuf::from("/nonexistent"),
         flows: 1,
         timeouts: Timeouts::DEFAULT,
+        vip_network: 0,
         guard: Guard::default(),
     };
     (dir, options)

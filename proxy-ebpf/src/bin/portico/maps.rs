@@ -37,6 +37,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     guard: 0,
     syn_rate: 0,
     syn_mask_be: 0,
+    vip_network: 0,
     timeouts: [0; 8],
 });
 
@@ -261,6 +262,16 @@ impl Maps for Kernel {
     #[inline(always)]
     fn is_local_addr(&self, addr_be: u32) -> bool {
         LOCAL_ADDRS.get_ptr(addr_be).is_some()
+    }
+
+    #[inline(always)]
+    fn vip_network(&self) -> u32 {
+        setting!(vip_network)
+    }
+
+    #[inline(always)]
+    fn node_be(&self) -> u32 {
+        setting!(node_be)
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use aya_ebpf::{macros::map, maps::PerCpuArray};
 use proxy_ebpf::datapath::{
     Packet,
     action::Flat,
+    direct,
     guard::{self, Rules},
     observe,
     published::{
@@ -184,7 +185,25 @@ pub fn refused(work: &Work, reason: u32) {
 /// Whether it is a task's reply.
 #[inline(never)]
 pub fn reply(work: &mut Work) -> bool {
-    match from_task(&Kernel, &work.env, &mut work.packet) {
+    match from_task(&Kernel, &work.env, &mut work.packet, 0) {
+        Some(action) => {
+            work.action.set(&action);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether clients outside may use VIPs: known when the programs are loaded, as [`has_guard`].
+#[inline(always)]
+pub fn has_vips() -> bool {
+    setting!(vip_network) != 0
+}
+
+/// Whether it is the reply of a VIP's backend.
+#[inline(never)]
+pub fn direct_reply(work: &mut Work) -> bool {
+    match direct::reply(&Kernel, &work.env, &mut work.packet) {
         Some(action) => {
             work.action.set(&action);
             true

@@ -2,7 +2,7 @@
 //! tc programs: parse, ask the library, carry out its action.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh},
     helpers::{bpf_redirect, generated::bpf_redirect_neigh},
     programs::TcContext,
 };
@@ -10,7 +10,7 @@ use proxy_ebpf::{
     abi::Counter,
     datapath::{
         Maps,
-        action::{DESTINATION, DROP, NEIGHBOUR, PASS, REFUSE, SOURCE, TUNNEL, VETH},
+        action::{DESTINATION, DROP, NEIGHBOUR, PASS, REFUSE, ROUTE, SOURCE, TUNNEL, VETH},
         ipv6::opens_published,
         observe::{refused_ipv6, refused_unread},
         packet::parse_into,
@@ -22,9 +22,13 @@ use crate::{
     frame::{End, Frame},
     maps::{Kernel, generation, setting, ticks},
     stages::{
-        DELIVER, REPLY, Work, client, guarded, has_guard, refused, replied, reply, to_veth, tunnelled, work,
+        DELIVER, REPLY, Work, client, direct_reply, guarded, has_guard, has_vips, refused, replied, reply,
+        to_veth, tunnelled, work,
     },
 };
+
+/// Family of IPv4 addresses.
+const AF_INET: u32 = 2;
 
 #[inline(always)]
 pub fn uplink(ctx: &TcContext) -> i32 {
@@ -34,7 +38,9 @@ pub fn uplink(ctx: &TcContext) -> i32 {
     if has_guard() && guarded(work) {
         return TC_ACT_SHOT;
     }
-    client(work);
+    if !has_vips() || !direct_reply(work) {
+        client(work);
+    }
     finish(ctx, work, 0)
 }
 
@@ -199,8 +205,29 @@ fn carry_out(frame: &Frame, work: &Work, tunnel_be: u32) -> Result<i32, i64> {
         }
         // SAFETY: no parameters are passed: the kernel looks the neighbour up by the packet's destination.
         NEIGHBOUR => unsafe { bpf_redirect_neigh(action.to, core::ptr::null_mut(), 0, 0) as i32 },
+        ROUTE => route(frame, work),
         _ => TC_ACT_OK,
     })
+}
+
+/// Out of the interface that leads to the next hop, or to the destination.
+#[inline(never)]
+fn route(frame: &Frame, work: &Work) -> i32 {
+    let (next_be, translated) = (work.action.to, work.action.destination.0);
+    let to_be = if next_be == 0 { translated } else { next_be };
+    // A node that does not forward has no answer for us: then it is where the client is.
+    let ifindex = frame.interface_to(to_be).unwrap_or(work.env.ifindex);
+    if next_be == 0 {
+        // SAFETY: as above.
+        return unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 };
+    }
+    // SAFETY: plain integers; all zero is valid.
+    let mut next: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    next.nh_family = AF_INET;
+    next.__bindgen_anon_1.ipv4_nh = next_be;
+    let len = size_of::<bpf_redir_neigh>() as i32;
+    // SAFETY: the parameters live for the call.
+    unsafe { bpf_redirect_neigh(ifindex, &raw mut next, len, 0) as i32 }
 }
 
 #[inline(always)]

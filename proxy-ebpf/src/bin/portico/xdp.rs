@@ -28,7 +28,10 @@ use proxy_ebpf::{
 
 use crate::{
     maps::{Kernel, generation, setting, ticks},
-    stages::{GUARD_DROPS, GUARD_LEAVES, Work, client, guarded_early, has_guard, refused, work},
+    stages::{
+        GUARD_DROPS, GUARD_LEAVES, Work, client, direct_reply, guarded_early, has_guard, has_vips, refused,
+        work,
+    },
     xdp_frame::XdpFrame,
 };
 
@@ -62,6 +65,9 @@ pub fn uplink(ctx: &XdpContext) -> u32 {
             GUARD_LEAVES => return XDP_PASS,
             _ => {}
         }
+    }
+    if has_vips() && direct_reply(work) {
+        return XDP_PASS;
     }
     client(work);
     match work.action.out {

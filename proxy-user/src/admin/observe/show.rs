@@ -50,8 +50,8 @@ impl Shower {
     pub(super) fn service(&mut self, event: &Event) -> Option<String> {
         self.refresh();
         let found = if event.network == 0 {
-            let key = FrontKey::published(event.to_port_be, event.protocol);
-            self.names.service(&key)
+            let addr_be = event.to[3];
+            self.names.used(addr_be, event.to_port_be, event.protocol)
         } else {
             let vip = |port_be, protocol| {
                 FrontKey::vip(event.network, address(event.to)?, port_be, protocol).into()
@@ -73,6 +73,7 @@ impl Shower {
         let path = match counter {
             Counter::FlowLocal => Some("local"),
             Counter::FlowRemote => Some("tunnel"),
+            Counter::FlowDirect => Some("direct"),
             Counter::FlowTunnel => Some("from tunnel"),
             Counter::SockConnect | Counter::SockSendmsg => Some("socket"),
             Counter::FlowClosed | Counter::FlowReset if event.node_be == 0 => Some("local"),

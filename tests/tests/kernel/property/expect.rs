@@ -98,7 +98,7 @@ pub fn expect(frame: &[u8], packet: &Packet, action: &Action, mss: u32) -> Expec
             out[6..12].copy_from_slice(&gateway_mac);
             TC_ACT_REDIRECT
         }
-        Out::Tunnel { .. } | Out::Neighbour { .. } => TC_ACT_REDIRECT,
+        Out::Tunnel { .. } | Out::Neighbour { .. } | Out::Route { .. } => TC_ACT_REDIRECT,
     };
     Expected {
         verdict,
