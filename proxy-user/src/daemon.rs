@@ -8,6 +8,7 @@
 
 mod control;
 mod drains;
+mod echoes;
 mod mailbox;
 mod sandboxes;
 mod view;
@@ -153,7 +154,7 @@ pub async fn run<D: Into<Engine>>(
         parts.datapath,
         parts.own_cookie,
         parts.local_addrs,
-        (parts.inspect, parts.reset),
+        (parts.inspect, parts.reset, parts.echo),
         shared.clone(),
     )?;
     let thread = {

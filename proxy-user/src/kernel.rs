@@ -13,6 +13,7 @@
 pub mod attach;
 pub mod clsact;
 pub mod dataplane;
+pub mod echo;
 pub mod events;
 pub mod exchange;
 pub mod firewall;

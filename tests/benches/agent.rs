@@ -187,7 +187,7 @@ fn in_process(machine: &Machine) {
         parts.datapath,
         parts.own_cookie,
         parts.local_addrs,
-        (parts.inspect, parts.reset),
+        (parts.inspect, parts.reset, parts.echo),
         shared.clone(),
     )
     .unwrap_or_else(|exit| panic!("{exit}"));

@@ -116,6 +116,7 @@ fn all(lab: &mut Lab, cases: &mut Cases) {
             tour::check_udp(lab, &task_of_go_demo(lab)?, &target, "echo")
         })
     });
+    cases.check("a_vip_answers_ping_in_a_task_and_nowhere_else", || ping(lab));
     for node in NODES {
         cases.check(&format!("published_udp_is_answered_through_{node}"), || {
             let (client, target) = (net::namespace_path(CLIENT), format!("{node}:8081"));
@@ -160,6 +161,28 @@ fn task_of_go_demo(lab: &Lab) -> Result<String> {
         .next()
         .context("go-demo has no task")?
         .namespace)
+}
+
+fn ping(lab: &Lab) -> Result<()> {
+    let vip = lab.vip("echo", "go-demo")?;
+    let ping = |namespace: &str| {
+        let mut command = lab.inside_namespace(namespace);
+        cmd::output(command.args(["ping", "-n", "-c", "1", "-W", "1", &vip]))
+    };
+    let task = task_of_go_demo(lab)?;
+    tour::eventually("ping", || {
+        let output = ping(&task)?;
+        ensure!(
+            output.status.success(),
+            "no answer from {vip}: {}",
+            text_of(&output)
+        );
+        Ok(())
+    })?;
+    // The address is inside its network only.
+    let output = ping(&net::namespace_path(CLIENT))?;
+    ensure!(!output.status.success(), "{vip} answers the client outside");
+    Ok(())
 }
 
 fn person(lab: &Lab) -> Result<()> {

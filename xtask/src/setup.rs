@@ -43,7 +43,8 @@ const PACKAGES: [Package; 9] = [
 ];
 
 /// What only `cargo xtask test` uses.
-const TEST_PACKAGES: [Package; 4] = [
+const TEST_PACKAGES: [Package; 5] = [
+    package("iputils-ping", &["ping"], "the tests ping VIPs with it"),
     package(
         "shellcheck",
         &["shellcheck"],

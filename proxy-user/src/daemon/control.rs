@@ -14,13 +14,15 @@ use std::{
 use super::{
     Mailbox, Shared,
     drains::Drains,
+    echoes,
     mailbox::Mail,
     sandboxes::Sandboxes,
-    view::{ProviderState, View},
+    view::{ProviderState, SandboxProblem, View},
 };
 use crate::{
     cli::Exit,
     kernel::{
+        echo::Echo,
         parts::{Engine, Inspect},
         reset::{Gone, Reset},
     },
@@ -35,6 +37,9 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// How often the kernel is looked at, in case somebody else changed it.
 pub const RESYNC: Duration = Duration::from_secs(60);
 
+/// How long changes wait until the namespaces are told, so that many are told at once.
+const ECHO_PAUSE: Duration = Duration::from_millis(300);
+
 /// The state of the control thread.
 pub struct Control {
     writer: Writer,
@@ -42,6 +47,9 @@ pub struct Control {
     sandboxes: Sandboxes,
     drains: Drains,
     reset: Reset,
+    echo: Echo,
+    /// When namespaces have to be told of other VIPs.
+    echo_due: Option<Instant>,
     /// Whether what an earlier agent has not come to do has been done.
     caught_up: bool,
     local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
@@ -63,7 +71,7 @@ impl Control {
         engine: impl Into<Engine>,
         own_cookie: u64,
         local_addrs: Box<dyn Fn() -> Vec<Ipv4Addr> + Send>,
-        (inspect, reset): (Inspect, Reset),
+        (inspect, reset, echo): (Inspect, Reset, Echo),
         shared: Arc<Shared>,
     ) -> Result<Self, Exit> {
         let reconciler: Box<dyn Follow> = match engine.into() {
@@ -82,6 +90,8 @@ impl Control {
             sandboxes: Sandboxes::new(inspect),
             drains: Drains::default(),
             reset,
+            echo,
+            echo_due: None,
             caught_up: false,
             local_addrs,
             view: View::clone(&shared.view.load()),
@@ -98,7 +108,11 @@ impl Control {
     pub fn run(mut self, mailbox: &Mailbox) {
         loop {
             let now = Instant::now();
-            let soon = self.retry.into_iter().chain(self.drains.due());
+            let soon = self
+                .retry
+                .into_iter()
+                .chain(self.drains.due())
+                .chain(self.echo_due);
             let deadline = soon.fold(now + TICK, Instant::min);
             let mail = mailbox.take(deadline, Instant::now);
             if mail.stop {
@@ -139,6 +153,7 @@ impl Control {
         }
         let overdue = self.look_at_drains(said);
         self.follow(said || health || overdue);
+        self.look_at_echoes();
         self.shared.show(self.view.clone());
         self.tidy(said);
     }
@@ -175,6 +190,27 @@ impl Control {
         }
         let overdue = self.drains.look(self.writer.draining(), now);
         self.writer.set_overdue(overdue)
+    }
+
+    /// Tells the namespaces which VIPs they answer for, some time after a change: it looks at all of them.
+    fn look_at_echoes(&mut self) {
+        if !self.echo.is_active() {
+            return;
+        }
+        if self.echo_due.is_some_and(|due| due <= Instant::now()) {
+            self.echo_due = None;
+            let facts = self.sandboxes.facts();
+            self.echo.want(echoes::wanted(&self.view.tables, &facts));
+        }
+        let names = self.writer.namespaces();
+        let wrong = self.echo.problems().into_iter().filter_map(|(path, problem)| {
+            Some(SandboxProblem {
+                task: names.get(&path)?.task.to_string(),
+                path: path.display().to_string(),
+                problem,
+            })
+        });
+        self.view.sandboxes.extend(wrong);
     }
 
     /// What can wait until the kernel is right. A snapshot is many small pieces, and so is what its provider
@@ -237,5 +273,6 @@ impl Control {
             );
         }
         self.view.tables = Arc::new(tables);
+        self.echo_due.get_or_insert(Instant::now() + ECHO_PAUSE);
     }
 }

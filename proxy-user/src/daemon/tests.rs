@@ -11,7 +11,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    kernel::netns::{GatewayPort, NamespaceFacts, NetnsError},
+    kernel::{
+        echo::Echo,
+        netns::{GatewayPort, NamespaceFacts, NetnsError},
+    },
     providers::file::watch::Watcher,
     reconcile::{fake::Fake, key::FrontKey},
     unix_http,
@@ -64,6 +67,7 @@ fn parts(kernel: &Fake) -> KernelParts {
         local_addrs: Box::new(|| vec![[192, 168, 99, 101].into()]),
         inspect: Box::new(inspect),
         reset: Box::new(|_| ()),
+        echo: Echo::none(),
         counters: Box::new(|| vec![("flow_local".into(), 3)]),
         mirror: None,
         info: serde_json::json!({ "tunnel": "none" }),

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::{
     attach,
     dataplane::{self, Dataplane},
+    echo::{self, Echo},
     events,
     guard::Guard,
     mirror::Mirror,
@@ -97,6 +98,8 @@ pub struct KernelParts<D = Box<dyn Datapath>> {
     pub inspect: Inspect,
     /// Ends connections of backends that are gone.
     pub reset: Reset,
+    /// Lets tasks' namespaces answer echo to VIPs.
+    pub echo: Echo,
     /// Counters by name.
     pub counters: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// The maps, for looking.
@@ -207,6 +210,7 @@ pub fn start(options: &Options) -> Result<KernelParts, Exit> {
         }),
         inspect: Box::new(netns::inspect),
         reset,
+        echo: echo::start().map_err(|e| Exit::Failed(format!("echo thread: {e}")))?,
         counters: Box::new(move || {
             let mut counters = dataplane::counters(&counter_pins).unwrap_or_default();
             counters.push(("sockets_reset".into(), ended.load(Ordering::Relaxed)));

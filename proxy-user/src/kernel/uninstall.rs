@@ -12,9 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::{self, Map, MapData};
+use proxy_ebpf::abi::Scope;
 use serde::Serialize;
 
-use super::{attach, clsact, ipvs, netlink, pins::is_bpffs};
+use super::{attach, clsact, echo, ipvs, netlink, pins::is_bpffs};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ const KEPT: [&str; 3] = ["api.json", "api.new", "ipvs.next"];
 pub enum Thing {
     /// A program on an interface or cgroup, by the path of its pin.
     Link(PathBuf),
+    /// Addresses of VIPs that a task's namespace answers echo for: a way to it, and how many.
+    Echo(PathBuf, usize),
     /// Maps, programs and what else is pinned for one version.
     Pins(PathBuf),
     /// An interface's clsact qdisc that an agent made, by the interface's index; with its mark.
@@ -60,6 +64,9 @@ impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Thing::Link(path) => write!(f, "link {}", path.display()),
+            Thing::Echo(path, count) => {
+                write!(f, "addresses that answer ping in {}: {count}", path.display())
+            }
             Thing::Pins(path) => write!(f, "pins {}", path.display()),
             Thing::Qdisc(index, _) => match netlink::interface_name(*index) {
                 Ok(name) => write!(f, "clsact qdisc of {name}, if it is empty"),
@@ -94,6 +101,12 @@ pub fn find(places: &Places) -> io::Result<Vec<Thing>> {
         let links = version.join("links");
         found.extend(children(&links)?.into_iter().map(Thing::Link));
     }
+    // Found by the scopes, so before the pins; of those namespaces only, because other agents have theirs.
+    let cookies = versions.iter().flat_map(|version| scopes(version)).collect();
+    for namespace in echo::namespaces(&cookies) {
+        let count = echo::count(&namespace)?;
+        found.extend((count > 0).then_some(Thing::Echo(namespace, count)));
+    }
     found.extend(versions.into_iter().map(Thing::Pins));
     if pinned {
         for mark in children(&places.bpffs.join(attach::QDISC_MARKS))? {
@@ -121,6 +134,16 @@ pub fn find(places: &Places) -> io::Result<Vec<Thing>> {
     Ok(found)
 }
 
+/// The netns cookies that a version's maps know; none of one whose layout was another.
+fn scopes(version: &Path) -> Vec<u64> {
+    let opened = MapData::from_pin(version.join("maps").join("SCOPES"))
+        .ok()
+        .and_then(|map| maps::HashMap::<_, u64, Scope>::try_from(Map::HashMap(map)).ok());
+    opened
+        .map(|map| map.keys().flatten().collect())
+        .unwrap_or_default()
+}
+
 /// Removes one thing.
 pub fn remove(places: &Places, thing: &Thing) -> io::Result<()> {
     match thing {
@@ -128,6 +151,8 @@ pub fn remove(places: &Places, thing: &Thing) -> io::Result<()> {
             (Some(links), Some(name)) => attach::detach(links, name),
             _ => Err(io::Error::other("its name is no text")),
         },
+        // A namespace that has ended meanwhile has none.
+        Thing::Echo(path, _) => gone(echo::forget(path).map(drop)),
         // A link that could not be removed must keep its pin, which is the only way to it.
         Thing::Pins(path) => {
             if children(&path.join("links"))?.is_empty() {

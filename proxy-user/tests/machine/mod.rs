@@ -130,6 +130,15 @@ impl Host {
         host
     }
 
+    /// A path that leads there from any process.
+    pub fn network(&self) -> String {
+        self.on(|| {
+            // SAFETY: no arguments, cannot fail.
+            let thread = unsafe { libc::gettid() };
+            format!("/proc/{}/task/{thread}/ns/net", std::process::id())
+        })
+    }
+
     /// Does something there and waits for it.
     pub fn on<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = std::sync::mpsc::channel();

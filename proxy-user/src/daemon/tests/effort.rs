@@ -57,7 +57,7 @@ fn costs(services: u32) -> (usize, usize) {
         parts.datapath,
         parts.own_cookie,
         parts.local_addrs,
-        (parts.inspect, parts.reset),
+        (parts.inspect, parts.reset, parts.echo),
         shared.clone(),
     )
     .unwrap();

@@ -76,6 +76,8 @@ pub fn start(options: &Options) -> Result<KernelParts<Door>, Exit> {
         inspect: Box::new(netns::inspect),
         // IPVS has no sockets of ours.
         reset: Box::new(|_| ()),
+        // The VIPs are addresses where IPVS is.
+        echo: crate::kernel::echo::Echo::none(),
         counters: Box::new(counters),
         info,
     })
