@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod l7;
 pub mod memory;
 pub mod model;
+pub mod process;
 pub mod providers;
 pub mod reconcile;
 pub mod shared_map;

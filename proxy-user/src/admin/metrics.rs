@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use super::{CONNECTIONS_MAX, socket::serve_one};
 use crate::{
     daemon::{ProviderState, Shared},
+    process,
     reconcile::Status,
 };
 
@@ -192,7 +193,7 @@ pub fn text(shared: &Shared) -> String {
         (
             "portico_sandbox_problems",
             "gauge",
-            "Namespaces that cannot be used.",
+            "Problems with the namespaces of tasks.",
             view.sandboxes.len() as u64,
         ),
         (
@@ -222,5 +223,6 @@ pub fn text(shared: &Shared) -> String {
     ] {
         family(name, kind, help, &[(String::new(), value)]);
     }
+    process::render(&mut out);
     out
 }

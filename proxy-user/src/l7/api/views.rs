@@ -14,6 +14,7 @@ use crate::l7::params::Params;
 use crate::l7::source::Source;
 use crate::l7::stats::{csv, prometheus};
 use crate::l7::{limits, metrics, spec};
+use crate::process;
 
 impl Api {
     /// HAProxy's CSV; with `distribute` that of all replicas, one after the other.
@@ -150,6 +151,7 @@ impl Api {
             );
         }
         prometheus::render(&mut text, &self.view.rows());
+        process::render(&mut text);
         plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 }
