@@ -64,7 +64,12 @@ const TEST_PACKAGES: [Package; 5] = [
 ];
 
 /// What virtual machines need.
-const VM_PACKAGES: [Package; 6] = [
+const VM_PACKAGES: [Package; 7] = [
+    package(
+        "ipvsadm",
+        &["ipvsadm"],
+        "programs IPVS where a kernel has it: the tests compare with it, the bench measures it",
+    ),
     package(
         "qemu-system-x86",
         &["qemu-system-x86_64"],
@@ -90,7 +95,7 @@ const VM_PACKAGES: [Package; 6] = [
 ];
 
 /// What the bench measures Portico beside, and with.
-const BENCH_PACKAGES: [Package; 5] = [
+const BENCH_PACKAGES: [Package; 4] = [
     package("wrk", &["wrk"], "the bench's client"),
     package(
         "nginx-light",
@@ -103,7 +108,6 @@ const BENCH_PACKAGES: [Package; 5] = [
         "nginx as a relay, which the bench measures",
     ),
     package("haproxy", &["haproxy"], "the bench measures it"),
-    package("ipvsadm", &["ipvsadm"], "programs IPVS, which the bench measures"),
 ];
 
 /// What the machine is to be set up for.

@@ -101,7 +101,8 @@ fn backend(host: u8, port: u16, draining: bool) -> Backend {
 
 /// What the well-known tool says: a service with its destinations per line, sorted, without the columns of counters.
 fn ipvsadm() -> Vec<String> {
-    let output = Command::new("ipvsadm").args(["-L", "-n"]).output().unwrap();
+    let output = Command::new("ipvsadm").args(["-L", "-n"]).output();
+    let output = output.expect("ipvsadm, which `cargo xtask setup` installs");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let mut services: Vec<String> = Vec::new();
