@@ -1,21 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Large answers, which pass through a pipe.
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::l7::limits;
 
 const PASSED: &str = "portico_proxy_bytes_passed_total";
 
-/// Bytes of which no two places look the same for long.
-fn pattern(length: usize) -> Vec<u8> {
-    let mut word = 0x9E37_79B9_u32;
-    let mut bytes = Vec::with_capacity(length + 4);
-    while bytes.len() < length {
-        word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        bytes.extend(word.to_be_bytes());
-    }
-    bytes.truncate(length);
-    bytes
+/// The longest answer.
+const PATTERN_BYTES: usize = 8_000_000;
+
+/// Bytes of which no two places look the same for long. Made once: a proxy gives up who waits for bytes that the test
+/// is still working out.
+fn pattern(length: usize) -> &'static [u8] {
+    static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut word = 0x9E37_79B9_u32;
+        let mut bytes = Vec::with_capacity(PATTERN_BYTES);
+        while bytes.len() < PATTERN_BYTES {
+            word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            bytes.extend(word.to_be_bytes());
+        }
+        bytes
+    });
+    &ALL[..length]
 }
 
 /// Answers `/LENGTH` with so many bytes of the pattern, in writes of odd sizes, and `/LENGTH/SENT` with only SENT of them.
