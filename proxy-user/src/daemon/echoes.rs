@@ -31,7 +31,8 @@ pub fn wanted(tables: &Tables, facts: &BTreeMap<PathBuf, Facts>) -> Wanted {
     found.collect()
 }
 
-/// The VIPs of some networks, up to the limit. A VIP of many ports costs one look.
+/// The VIPs of some networks that serve every port, up to the limit. One that serves some ports may be an address that
+/// somebody else has, who is reached by all others.
 fn vips(tables: &Tables, networks: &BTreeSet<NetworkId>) -> BTreeSet<IpAddr> {
     let mut found = BTreeSet::new();
     for network in networks {
@@ -42,21 +43,25 @@ fn vips(tables: &Tables, networks: &BTreeSet<NetworkId>) -> BTreeSet<IpAddr> {
         };
         let mut next = vip(VipAddr([0, 0, 0, 0].into()), None);
         while found.len() < ECHOES_MAX
-            && let Some((
-                FrontendAddr::Vip {
-                    network: of, address, ..
-                },
-                _,
-            )) = tables.frontends.range(next..).next()
+            && let Some((key, _)) = tables.frontends.range(next..).next()
+            && let FrontendAddr::Vip {
+                network: of,
+                address,
+                port,
+            } = key
             && of == network
         {
-            found.insert(address.0);
-            let last = VipPort {
-                port: u16::MAX,
-                protocol: Protocol::Udp,
-            };
-            // The last that this address can have.
-            let last = vip(*address, Some(last));
+            if port.is_none() {
+                found.insert(address.0);
+            }
+            // The last that this address can have: one look for all of its ports.
+            let last = vip(
+                *address,
+                Some(VipPort {
+                    port: u16::MAX,
+                    protocol: Protocol::Udp,
+                }),
+            );
             next = match tables.frontends.range(last..).find(|(key, _)| **key != last) {
                 Some((key, _)) => *key,
                 None => break,
@@ -116,13 +121,15 @@ mod tests {
             ("a", "10.0.1.3", Some(443)),
             ("a", "10.0.1.3", Some(u16::MAX)),
             ("a", "10.0.1.4", None),
+            ("a", "10.0.1.4", Some(80)),
             ("a", "fd00::2", None),
             ("b", "10.0.2.2", None),
             ("c", "10.0.3.2", None),
         ]);
         assert_eq!(
             answers(&mut tables, false, &["a", "c"]),
-            ["10.0.1.2", "10.0.1.3", "10.0.1.4", "10.0.3.2", "fd00::2"]
+            ["10.0.1.2", "10.0.1.4", "10.0.3.2", "fd00::2"],
+            "an address with some ports may be somebody else's"
         );
         assert!(answers(&mut tables, false, &["d"]).is_empty());
         assert!(answers(&mut tables, true, &["a"]).is_empty(), "the node's own");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ping VIP` is answered: in the namespace of each of this node's tasks, its own kernel has the VIPs of its networks.
+//! `ping VIP` is answered: in the namespace of each of this node's tasks, its own kernel has the VIPs of its networks
+//! that serve every port.
 //!
 //! Sockets that connect to a VIP are given a backend by the hooks before the kernel looks for a way. What is no socket
 //! of TCP or UDP finds nobody: no machine has the address. So each namespace gets a route of type local for it, marked
